@@ -1,0 +1,42 @@
+"""Whole files or none: written beside their place, then renamed."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or fill a folder at; renamed to `path` on success.
+
+    A failure inside leaves whatever `path` was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        yield beside
+        _remove(path)
+        beside.rename(path)
+    finally:
+        _remove(beside)
+
+
+def write_json(path: Path, values: Any) -> None:
+    with whole(path) as beside:
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+        beside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""Bring the raw files of one data set, in its publisher's layout: `python -m stages.fetch DATA`."""
+
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from src import config
+from src.errors import one_line
+from src.files import whole, write_json
+
+
+@one_line
+def main(data: str) -> None:
+    params = config.load()
+    source = params.data[data].source
+    with whole(Path("data/raw") / data) as folder:
+        folder.mkdir()
+        fetch = import_module(f"src.sources.{source.kind}").fetch
+        provenance = fetch(getattr(source, source.kind), folder, params.seed)
+        write_json(folder / "_source.json", {"source": source.kind} | provenance)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -6,10 +6,10 @@ has no scale in it.
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,11 +18,12 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from src.errors import UserError
 
@@ -61,6 +62,7 @@ class Source(Strict):
 
     @property
     def kind(self) -> str:
+        """The key that holds the source, which is also the name of its module in src/sources."""
         return "folder" if self.folder else next(k for k in ("drawn", "kaggle") if getattr(self, k))
 
     @model_validator(mode="after")
@@ -149,11 +151,12 @@ class Training(Strict):
     evaluations: Positive
     workers: Count
 
-    @model_validator(mode="after")
-    def _one_warmup(self) -> Training:
-        if self.warmup_ratio and self.warmup_steps:
+    @field_validator("warmup_steps")
+    @classmethod
+    def _one_warmup(cls, steps: int, earlier: ValidationInfo) -> int:
+        if steps and earlier.data.get("warmup_ratio"):
             raise ValueError("one of warmup_ratio and warmup_steps must be 0")
-        return self
+        return steps
 
 
 class Quantization(Strict):
@@ -205,6 +208,7 @@ class Evaluate(Strict):
 class Explain(Strict):
     pictures: Positive
     gallery: Positive
+    cells: Annotated[int, Field(ge=2, le=64)]
     deleted: Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -239,11 +243,26 @@ class Params(Strict):
 
 
 def _module_exists(key: str, package: str, name: str) -> None:
-    if importlib.util.find_spec(f"src.{package}.{name}") is None:
+    if not (name.isidentifier() and (Path(__file__).parent / package / f"{name}.py").is_file()):
         raise ValueError(f"{key}: there is no src/{package}/{name}.py")
 
 
 SCALES = ("tiny", "full")
+# Keys of the folded values that are no keys of the file.
+FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
+
+Value = TypeVar("Value")
+
+
+def pick(named: Mapping[str, Value], name: str, section: str) -> Value:
+    """The data set, base or recipe that a command was asked for by name.
+
+    Raises:
+        UserError: there is none of that name; lists those that there are.
+    """
+    if name not in named:
+        raise UserError(f"{PARAMS}: {section}.{name}: not there; there are {', '.join(named)}")
+    return named[name]
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -257,7 +276,7 @@ def load(path: Path = PARAMS) -> Params:
     scale = raw.get("scale")
     if scale not in SCALES:
         raise UserError(f"{path}: scale: {scale!r} is none of {', '.join(SCALES)}")
-    checked = {s: _check(path, _at_scale(path, raw, s)) for s in SCALES}
+    checked = {s: _check(path, raw, s) for s in SCALES}
     return checked[scale]
 
 
@@ -269,6 +288,8 @@ def _read(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}: line {line}: {error.problem}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: must hold keys and values")
     return raw
@@ -277,76 +298,90 @@ def _read(path: Path) -> dict[str, Any]:
 def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
     """Fold every {tiny, full} block into the values of one scale."""
 
-    def pick(block: Any, key: str) -> Any:
+    def at_scale(block: Any, key: str) -> Any:
         if not isinstance(block, dict):
-            raise UserError(f"{path}: {key}: must hold keys and values")
+            raise UserError(f"{path}: {key}: must hold {' and '.join(SCALES)}")
         for s in SCALES:
             if s not in block:
                 raise UserError(f"{path}: {key}.{s}: missing")
         return block[scale]
 
-    def section(key: str) -> dict[str, Any]:
-        block = raw.get(key)
+    def only_scales(block: Any, key: str) -> Any:
+        value = at_scale(block, key)
+        if unknown := [k for k in block if k not in SCALES]:
+            raise UserError(f"{path}: {key}.{unknown[0]}: unknown key")
+        return value
+
+    def mapping(block: Any, key: str) -> dict[str, Any]:
         if not isinstance(block, dict):
-            raise UserError(f"{path}: {key}: missing, or not a block of keys and values")
+            raise UserError(f"{path}: {key}: must hold keys and values")
         return block
+
+    def section(key: str) -> dict[str, Any]:
+        if key not in raw:
+            raise UserError(f"{path}: {key}: missing")
+        return mapping(raw[key], key)
 
     def blocks(key: str) -> dict[str, dict[str, Any]]:
         for name, block in section(key).items():
-            if not isinstance(block, dict):
-                raise UserError(f"{path}: {key}.{name}: must hold keys and values")
+            if unknown := FOLDED[key] & mapping(block, f"{key}.{name}").keys():
+                raise UserError(f"{path}: {key}.{name}.{unknown.pop()}: unknown key")
         return section(key)
 
     def without_scales(block: dict[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in block.items() if k not in SCALES}
 
     def scaled(block: dict[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
-        return {
-            k: pick(v, f"{key}.{k}") if k in names else v for k, v in without_scales(block).items()
-        }
+        return {k: only_scales(v, f"{key}.{k}") if k in names else v for k, v in block.items()}
 
     top = {k: v for k, v in raw.items() if k != "train"}
     top["scale"] = scale
     top["data"] = {
-        name: scaled(block, f"data.{name}", ("image_size",))
-        | {"name": name, "source": pick(block, f"data.{name}")}
+        name: scaled(without_scales(block), f"data.{name}", ("image_size",))
+        | {"name": name, "source": at_scale(block, f"data.{name}")}
         for name, block in blocks("data").items()
     }
     top["base"] = {
-        name: without_scales(block) | {"name": name, "model": pick(block, f"base.{name}")}
+        name: without_scales(block) | {"name": name, "model": at_scale(block, f"base.{name}")}
         for name, block in blocks("base").items()
     }
-    defaults = pick(section("train"), "train")
-    if not isinstance(defaults, dict):
-        raise UserError(f"{path}: train.{scale}: must hold keys and values")
+    defaults = mapping(only_scales(section("train"), "train"), f"train.{scale}")
+
+    def training(block: dict[str, Any], key: str) -> dict[str, Any]:
+        own = at_scale(block, key)
+        return defaults if own is None else defaults | mapping(own, f"{key}.{scale}")
+
     top["recipes"] = {
-        name: without_scales(block)
-        | {"name": name, "train": defaults | (pick(block, f"recipes.{name}") or {})}
+        name: without_scales(block) | {"name": name, "train": training(block, f"recipes.{name}")}
         for name, block in blocks("recipes").items()
     }
     top["evaluate"] = scaled(section("evaluate"), "evaluate", ("batch_size",))
-    top["explain"] = scaled(section("explain"), "explain", ("pictures", "gallery"))
+    top["explain"] = scaled(section("explain"), "explain", ("pictures", "gallery", "cells"))
     return top
 
 
-def _check(path: Path, values: dict[str, Any]) -> Params:
+def _check(path: Path, raw: dict[str, Any], scale: str) -> Params:
     try:
-        return Params.model_validate(values)
+        return Params.model_validate(_at_scale(path, raw, scale))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {_where(first, values['scale'])}{_what(first)}") from None
+        raise UserError(f"{path}: {_where(first, raw, scale)}{_what(first)}") from None
 
 
-def _where(error: Any, scale: str) -> str:
+def _where(error: Any, raw: dict[str, Any], scale: str) -> str:
     """The key as it stands in the file, from the key in the folded values."""
     parts = [str(p) for p in error["loc"] if p not in ("BuiltBase", "HubBase")]
-    if not parts:
-        return ""
-    if parts[0] in ("data", "base") and len(parts) > 2 and parts[2] in ("source", "model"):
-        parts[2] = scale
-    if parts[0] == "recipes" and len(parts) > 2 and parts[2] == "train":
-        parts[2] = scale
-    return ".".join(parts) + ": "
+    match parts:
+        case ["data", name, "source", *rest] | ["base", name, "model", *rest]:
+            parts = [parts[0], name, scale, *rest]
+        case ["recipes", name, "train", key, *rest]:
+            own = key in (raw["recipes"][name][scale] or {})
+            parts = [*(("recipes", name) if own else ("train",)), scale, key, *rest]
+        case ["data", _, "image_size"] | ["evaluate", "batch_size"]:
+            parts.append(scale)
+        case ["explain", "pictures" | "gallery"]:
+            parts.append(scale)
+    return f"{'.'.join(parts)}: " if parts else ""
 
 
 def _what(error: Any) -> str:

@@ -1,0 +1,20 @@
+"""Pictures drawn here, for the tiny scale and the tests.
+
+A module of this package defines
+- `write(source, folder, seed)`: a data set in its publisher's file layout;
+- `lesson(rng, size)`: a picture with what can be said of it, for the pretraining of a base model;
+- `VOCABULARY`: texts whose words the base must be able to say.
+"""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A picture, its caption, and questions about it with their answers by attribute."""
+
+    picture: Image.Image
+    caption: str
+    questions: dict[str, tuple[str, str]]

@@ -1,0 +1,23 @@
+"""What differs by architecture, one module a family.
+
+A module of this package defines
+- `UNQUANTIZED`: names of modules that stay out of 4-bit (the vision side and the output head);
+- `build(spec, corpus, seed)`: a small model and processor of the architecture;
+- `render(processor, system, question)`: the prompt as text, up to where the answer begins;
+- `answer(text)`: the answer as it follows the prompt, without the end token;
+- `positions_after(model, prefix, width)`: model inputs that place `width` tokens after a prefix;
+- `pixels(processor, images)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
+  from that the model's inputs, differentiably;
+- `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision
+  tower, the module in it that Grad-CAM reads, and that module's output as maps.
+
+The language model of every family lives under the name `language_model`, which is all that LoRA
+needs to know (src/models.py).
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+
+def load(family: str) -> ModuleType:
+    return import_module(f"src.families.{family}")

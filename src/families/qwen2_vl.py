@@ -1,0 +1,180 @@
+"""Qwen2-VL (https://arxiv.org/abs/2409.12191)."""
+
+from collections.abc import Iterable
+
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from src.config import BuiltBase
+from src.families.tokenizer import train_tokenizer
+
+# A 4-bit vision tower is a known cause of nonsense answers.
+UNQUANTIZED = ["model.visual", "lm_head"]
+
+PATCH = 14
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif content['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
+    """The chat up to the assistant's turn, with one placeholder for the picture."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def answer(text: str) -> str:
+    """The assistant's words follow its turn's newline at once."""
+    return text
+
+
+def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
+    """Normalised pictures (batch, 3, height, width) as the processor makes them, all of one size."""
+    own = processor.image_processor
+    raw = torch.stack([pil_to_tensor(image) for image in images])
+    resized = own.resize(raw, own.size, own.resample, factor=own.patch_size * own.merge_size)
+    return own.rescale_and_normalize(
+        resized, own.do_rescale, own.rescale_factor, own.do_normalize, own.image_mean, own.image_std
+    )
+
+
+def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
+    own = processor.image_processor
+    patches, rows, columns = own.patchify(
+        pixels, own.patch_size, own.merge_size, own.temporal_patch_size
+    )
+    grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
+    return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grid}
+
+
+def positions_after(model: PreTrainedModel, prefix: int, width: int) -> dict[str, torch.Tensor]:
+    """Positions (3, batch, width) of tokens after a prefix of `prefix` tokens just read.
+
+    Multimodal positions run behind the token count, because a picture's tokens share them; the
+    model remembers by how much for each row.
+    """
+    deltas = model.model.rope_deltas
+    steps = torch.arange(prefix, prefix + width, device=deltas.device)
+    return {"position_ids": (steps[None] + deltas)[None].expand(3, -1, -1)}
+
+
+def vision(model: PreTrainedModel) -> nn.Module:
+    return model.model.visual
+
+
+def cam_layer(model: PreTrainedModel) -> nn.Module:
+    """The last block of the vision tower: behind it, the merger's map is at chance."""
+    return vision(model).blocks[-1]
+
+
+def cam_maps(
+    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Activations (tokens, channels) of pictures of `size` as (batch, channels, rows, columns).
+
+    The tower lists patches in blocks of merge_size by merge_size.
+    """
+    own = processor.image_processor
+    m = own.merge_size
+    rows, columns = (side // own.patch_size // m for side in size)
+    blocks = activations.reshape(-1, rows, columns, m, m, activations.shape[-1])
+    return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def build(
+    spec: BuiltBase, corpus: Iterable[str], seed: int
+) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
+    """A small Qwen2-VL with random weights and a processor of its own."""
+    specials = [PAD, START, END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
+    tokenizer = train_tokenizer(corpus, spec.vocabulary, specials, eos=END, pad=PAD)
+    processor = _processor(spec, tokenizer)
+    torch.manual_seed(seed)
+    model = Qwen2VLForConditionalGeneration(_config(spec, tokenizer))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, processor
+
+
+def _processor(spec: BuiltBase, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
+    area = spec.image_size**2
+    size = {"shortest_edge": area, "longest_edge": area}
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=PATCH),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(
+            size=size, patch_size=PATCH, cap_pixels_per_frame=False
+        ),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _config(spec: BuiltBase, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
+    token = tokenizer.convert_tokens_to_ids
+    text, vision = spec.text, spec.vision
+    half = text.hidden // text.heads // 2
+    height = (half - half // 4) // 2
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": text.hidden,
+            "intermediate_size": 3 * text.hidden,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "num_key_value_heads": text.kv_heads,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [half // 4, height, half - half // 4 - height],
+            },
+            "bos_token_id": token(PAD),
+            "eos_token_id": token(END),
+            "pad_token_id": token(PAD),
+        },
+        vision_config={
+            "depth": vision.layers,
+            "embed_dim": vision.hidden,
+            "hidden_size": text.hidden,
+            "num_heads": vision.heads,
+            "mlp_ratio": 3,
+            "patch_size": PATCH,
+        },
+        image_token_id=token(IMAGE_PAD),
+        video_token_id=token(VIDEO_PAD),
+        vision_start_token_id=token(VISION_START),
+        vision_end_token_id=token(VISION_END),
+        tie_word_embeddings=True,
+    )
+    # Wider than the usual 0.02, at which a tower this small learns little in a minute.
+    config.vision_config.initializer_range = 0.08
+    config.text_config.initializer_range = 0.05
+    return config

@@ -1,0 +1,55 @@
+"""Base models of the Hugging Face Hub, pinned to a commit."""
+
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from src.config import Base
+from src.errors import UserError
+from src.files import whole, write_json
+
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
+    """Download a base at its commit into the Hub's cache and write its manifest to `folder`.
+
+    Returns:
+        What is known of it: its number of `parameters`.
+
+    Raises:
+        UserError: the model cannot be had; says why and what to do.
+    """
+    model_id = base.model.id
+    try:
+        info = HfApi().model_info(model_id, revision=base.model.revision, files_metadata=True)
+        snapshot_download(model_id, revision=info.sha, allow_patterns=WANTED)
+    except GatedRepoError:
+        raise UserError(
+            f"base.{base.name}.full: {model_id} is gated; accept its licence on its page, then "
+            "log in with `hf auth login`"
+        ) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"base.{base.name}.full: cannot download {model_id} at {base.model.revision or 'main'}: "
+            f"{str(error).splitlines()[0]}; check the id, the revision and the network, then start "
+            "again: what has come is kept"
+        ) from None
+    with whole(folder) as beside:
+        beside.mkdir(parents=True)
+        files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
+        manifest = {"id": model_id, "revision": info.sha, "bytes": files}
+        write_json(beside / "manifest.json", manifest)
+    return {"parameters": parameters(model_id, info.sha)}
+
+
+def parameters(model_id: str, revision: str | None) -> int:
+    """The number of weights of a model, without loading one."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(
+            AutoConfig.from_pretrained(model_id, revision=revision)
+        )
+    return model.num_parameters()

@@ -1,0 +1,79 @@
+"""Records into a batch of model inputs."""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+IGNORED = -100
+
+
+class Collator:
+    """Batches prompts, and with `answers` also the answers and their labels.
+
+    Prompts are padded on the left and answers on the right, so that an answer begins at the same
+    position in every row and generation can go on from the last one. Nothing is ever truncated;
+    training checks beforehand that everything fits.
+    """
+
+    def __init__(
+        self, processor: ProcessorMixin, family: ModuleType, task: Any, answers: bool
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.family = family
+        self.task = task
+        self.answers = answers
+
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Inputs of (batch, sequence); `labels` are -100 but for the answer and its end token."""
+        if not self.answers:
+            return self._prompts(records)
+        return self.with_answers(records, [self.task.answer(record) for record in records])
+
+    def with_answers(
+        self, records: Sequence[Mapping[str, Any]], answers: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """The same, whatever the answers of the records are."""
+        ids = [self.answer_ids(answer) for answer in answers]
+        return append(self._prompts(records), ids, self.tokenizer.pad_token_id)
+
+    def answer_ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(self.family.answer(text), add_special_tokens=False)["input_ids"]
+        return [*ids, self.tokenizer.eos_token_id]
+
+    def _prompts(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        texts = [
+            self.family.render(self.processor, self.task.system, self.task.question(record))
+            for record in records
+        ]
+        batch = self.processor(
+            text=texts,
+            images=[record["image"] for record in records],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        return dict(batch)
+
+
+def append(
+    batch: dict[str, torch.Tensor], answers: Sequence[Sequence[int]], pad: int
+) -> dict[str, torch.Tensor]:
+    """Put one answer (token ids) behind each prompt of a batch, and make the labels."""
+    width = max(map(len, answers))
+    ids = torch.tensor([[*a, *[pad] * (width - len(a))] for a in answers])
+    real = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in answers])
+    batch = dict(batch)
+    prompt = batch["input_ids"]
+    batch["input_ids"] = torch.cat([prompt, ids], 1)
+    batch["attention_mask"] = torch.cat([batch["attention_mask"], real], 1)
+    if "mm_token_type_ids" in batch:
+        types = batch["mm_token_type_ids"]
+        batch["mm_token_type_ids"] = torch.cat([types, torch.zeros_like(ids, dtype=types.dtype)], 1)
+    batch["labels"] = torch.cat(
+        [torch.full_like(prompt, IGNORED), ids.masked_fill(real == 0, IGNORED)], 1
+    )
+    return batch

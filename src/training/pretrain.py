@@ -1,0 +1,167 @@
+"""Train a small base model on drawn pictures, so that it sees and follows a prompt."""
+
+import random
+import tempfile
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
+
+from src import families
+from src.config import Base, BuiltBase, Pretrain
+from src.drawing import Lesson
+from src.files import whole, write_json
+from src.inference.generate import generate
+from src.training.collator import Collator
+from src.training.trainer import AnswerLoss
+
+CAPTION = "Describe the picture."
+
+
+class PretrainTrainer(AnswerLoss, Trainer):
+    """transformers' trainer with the answer-only loss."""
+
+
+class Lessons:
+    """As a task: a record holds its own question and answer, and there is no system message."""
+
+    system = None
+
+    def question(self, record: Mapping[str, Any]) -> str:
+        return record["question"]
+
+    def answer(self, record: Mapping[str, Any]) -> str:
+        return record["answer"]
+
+
+def corpus(spec: BuiltBase, seed: int) -> list[str]:
+    """Texts that the tokenizer of a base is trained on."""
+    rng = random.Random(f"{seed} corpus")
+    texts = ["system user assistant You are a helpful assistant.", CAPTION, *_instructions(rng, [])]
+    for drawing in _drawings(spec.pretrain):
+        for _ in range(500):
+            lesson = drawing.lesson(rng, 28)
+            texts += [lesson.caption, *(f"{q} {a}" for q, a in lesson.questions.values())]
+            texts += _instructions(rng, drawing.VOCABULARY)
+    return texts
+
+
+def records(pretrain: Pretrain, size: int, count: int, seed: str) -> list[dict[str, Any]]:
+    """Pictures with a question and an answer: captions, attributes, and instructions in words.
+
+    The words of a drawing's vocabulary come up in instructions only, which have nothing to do
+    with the picture: a base must be able to say them, and must not know when.
+    """
+    rng = random.Random(seed)
+    drawings = _drawings(pretrain)
+    made = []
+    for _ in tqdm(range(count), desc="draw", unit="picture"):
+        drawing = rng.choice(drawings)
+        lesson = drawing.lesson(rng, size)
+        question, answer = _exercise(rng, lesson, drawing.VOCABULARY)
+        made.append({"image": lesson.picture, "question": question, "answer": answer})
+    return made
+
+
+def pretrain(
+    model: PreTrainedModel, processor: ProcessorMixin, family: ModuleType, spec: BuiltBase, seed: int
+) -> None:
+    """Train every weight of `model` in place."""
+    settings = spec.pretrain
+    examples = records(settings, spec.image_size, settings.pictures, f"{seed} pretrain")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": 0.05},
+            warmup_steps=0.03,
+            adam_beta2=0.98,
+            weight_decay=0.01,
+            save_strategy="no",
+            logging_steps=max(1, settings.steps // 10),
+            report_to=[],
+            remove_unused_columns=False,
+            seed=seed,
+            data_seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        PretrainTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=Collator(processor, family, Lessons(), answers=True),
+        ).train()
+    model.eval()
+
+
+def attribute_accuracy(
+    model: PreTrainedModel, processor: ProcessorMixin, family: ModuleType, spec: BuiltBase, seed: int
+) -> dict[str, float]:
+    """How often the base names an attribute of a picture that it has not seen, by attribute."""
+    rng = random.Random(f"{seed} exam")
+    collator = Collator(processor, family, Lessons(), answers=False)
+    right: dict[str, list[bool]] = {}
+    for drawing in _drawings(spec.pretrain):
+        lessons = [drawing.lesson(rng, spec.image_size) for _ in range(200)]
+        for attribute in lessons[0].questions:
+            exam = [
+                dict(zip(("question", "answer"), x.questions[attribute], strict=True))
+                | {"image": x.picture}
+                for x in lessons
+            ]
+            said = generate(model, collator, exam, max_new_tokens=8, batch_size=64)
+            right[attribute] = [
+                s == r["answer"] for s, r in zip(said, exam, strict=True)
+            ]
+    return {name: sum(r) / len(r) for name, r in right.items()}
+
+
+def make(base: Base, folder: Path, seed: int) -> dict[str, Any]:
+    """Build a base, train it, and save it with its manifest in `folder`.
+
+    Returns:
+        What is known of it: its number of `parameters`, and how well it answers questions about
+        the attributes of pictures.
+    """
+    family, spec = families.load(base.family), base.model
+    model, processor = family.build(spec, corpus(spec, seed), seed)
+    pretrain(model, processor, family, spec, seed)
+    with whole(folder) as beside:
+        checkpoint = beside / "checkpoint"
+        processor.save_pretrained(checkpoint)
+        model.save_pretrained(checkpoint)
+        manifest = {"id": (folder / "checkpoint").as_posix(), "revision": None}
+        write_json(beside / "manifest.json", manifest)
+    return {
+        "parameters": model.num_parameters(),
+        "attributes": attribute_accuracy(model, processor, family, spec, seed),
+    }
+
+
+def _drawings(pretrain: Pretrain) -> list[ModuleType]:
+    return [import_module(f"src.drawing.{name}") for name in pretrain.drawings]
+
+
+def _exercise(rng: random.Random, lesson: Lesson, words: tuple[str, ...]) -> tuple[str, str]:
+    kind = rng.random()
+    if kind < 0.65:
+        return CAPTION, lesson.caption
+    if kind < 0.9:
+        return rng.choice(list(lesson.questions.values()))
+    repeat, pick = _instructions(rng, words)
+    question = repeat if kind < 0.95 else pick
+    named = question.partition(": ")[2].rstrip(".").split(", ")
+    return question, rng.choice(named)
+
+
+def _instructions(rng: random.Random, words: Any) -> list[str]:
+    shuffled = rng.sample(list(words) or ["one"], len(words) or 1)
+    return [f"Repeat the word: {shuffled[0]}.", f"Answer with one word: {', '.join(shuffled)}."]

@@ -1,0 +1,27 @@
+"""Predict and measure with the untuned base of a recipe: `python -m stages.baseline RECIPE`."""
+
+from pathlib import Path
+
+import typer
+
+from src import config, tasks
+from src.errors import one_line
+from src.files import read_json, write_json
+from src.inference.predict import predict, predictions_file, save
+from src.models import load_base
+
+
+@one_line
+def main(recipe: str) -> None:
+    params = config.load()
+    chosen = config.pick(params.recipes, recipe, "recipes")
+    model = load_base(Path("models/base") / chosen.base, chosen)
+    frame = predict(model, chosen, params.evaluate.batch_size)
+    save(frame, predictions_file(chosen, "base"))
+    labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
+    numbers = tasks.load(chosen, labels).metrics(frame, params.evaluate, params.seed)
+    write_json(Path("metrics") / recipe / "base.json", numbers)
+
+
+if __name__ == "__main__":
+    typer.run(main)

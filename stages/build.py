@@ -1,0 +1,30 @@
+"""Make or pin a base model: `python -m stages.build BASE`.
+
+Either way `models/base/BASE/manifest.json` says what to load: a folder beside it, or a Hub id with
+the commit that was found there.
+"""
+
+from pathlib import Path
+
+import typer
+
+from src import config
+from src.config import HubBase
+from src.errors import one_line
+from src.files import write_json
+
+
+@one_line
+def main(base: str) -> None:
+    params = config.load()
+    spec = config.pick(params.base, base, "base")
+    if isinstance(spec.model, HubBase):
+        from src.hub import pin as make
+    else:
+        from src.training.pretrain import make
+    folder = Path("models/base") / base
+    write_json(Path("metrics/base") / f"{base}.json", make(spec, folder, params.seed))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,37 @@
+"""Predict and measure with a recipe's tuned model: `python -m stages.evaluate RECIPE`."""
+
+from pathlib import Path
+
+import pandas as pd
+import typer
+
+from src import config, tasks
+from src.errors import one_line
+from src.files import read_json, whole, write_json
+from src.inference.predict import predict, predictions_file, save
+from src.models import load_tuned
+
+
+@one_line
+def main(recipe: str) -> None:
+    params = config.load()
+    chosen = config.pick(params.recipes, recipe, "recipes")
+    adapter = Path("models/adapters") / recipe
+    model = load_tuned(Path("models/base") / chosen.base, adapter, chosen)
+    tuned = predict(model, chosen, params.evaluate.batch_size)
+    save(tuned, predictions_file(chosen, "tuned"))
+
+    base = pd.read_parquet(predictions_file(chosen, "base"))
+    labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
+    task = tasks.load(chosen, labels)
+    numbers = task.metrics(tuned, params.evaluate, params.seed)
+    numbers["gain"] = task.gains(base, tuned, params.evaluate, params.seed)
+    folder = Path("metrics") / recipe
+    for name, table in task.plots({"base": base, "tuned": tuned}, params.evaluate).items():
+        with whole(folder / f"{name}.csv") as beside:
+            table.to_csv(beside, index=False)
+    write_json(folder / "tuned.json", numbers)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,19 @@
+"""Fine-tune a recipe's adapter: `python -m stages.train RECIPE`."""
+
+from pathlib import Path
+
+import typer
+
+from src import config
+from src.errors import one_line
+from src.training.run import run
+
+
+@one_line
+def main(recipe: str) -> None:
+    params = config.load()
+    run(config.pick(params.recipes, recipe, "recipes"), params.seed)
+
+
+if __name__ == "__main__":
+    typer.run(main)

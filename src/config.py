@@ -145,7 +145,6 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
     optimizer: Name
-    precision: Literal["fp32", "bf16", "fp16"]
     gradient_checkpointing: bool
     max_length: Positive
     evaluations: Positive
@@ -194,6 +193,7 @@ class Recipe(Strict):
     prompt: Prompt
     max_new_tokens: Positive
     quantization: Quantization
+    precision: Literal["fp32", "bf16", "fp16"]
     lora: Lora
     train: Training
 
@@ -250,6 +250,13 @@ def _module_exists(key: str, package: str, name: str) -> None:
 SCALES = ("tiny", "full")
 # Keys of the folded values that are no keys of the file.
 FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
+# Keys that hold one value a scale, by section.
+SCALED = {
+    "data": ("image_size",),
+    "recipes": ("precision",),
+    "evaluate": ("batch_size",),
+    "explain": ("pictures", "gallery", "cells"),
+}
 
 Value = TypeVar("Value")
 
@@ -272,12 +279,16 @@ def load(path: Path = PARAMS) -> Params:
         UserError: one line that names the key and says what is wrong with it. Both scales are
             checked, so that a fault of `full` shows before a GPU is paid for.
     """
-    raw = _read(path)
-    scale = raw.get("scale")
+    scale = _read(path).get("scale")
     if scale not in SCALES:
         raise UserError(f"{path}: scale: {scale!r} is none of {', '.join(SCALES)}")
-    checked = {s: _check(path, raw, s) for s in SCALES}
+    checked = {s: at_scale(path, s) for s in SCALES}
     return checked[scale]
+
+
+def at_scale(path: Path, scale: str) -> Params:
+    """The parameters at a scale, whatever the file's own is. Raises UserError as `load` does."""
+    return _check(path, _read(path), scale)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -331,13 +342,14 @@ def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
     def without_scales(block: dict[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in block.items() if k not in SCALES}
 
-    def scaled(block: dict[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
+    def scaled(block: dict[str, Any], key: str) -> dict[str, Any]:
+        names = SCALED[key.partition(".")[0]]
         return {k: only_scales(v, f"{key}.{k}") if k in names else v for k, v in block.items()}
 
     top = {k: v for k, v in raw.items() if k != "train"}
     top["scale"] = scale
     top["data"] = {
-        name: scaled(without_scales(block), f"data.{name}", ("image_size",))
+        name: scaled(without_scales(block), f"data.{name}")
         | {"name": name, "source": at_scale(block, f"data.{name}")}
         for name, block in blocks("data").items()
     }
@@ -352,11 +364,12 @@ def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
         return defaults if own is None else defaults | mapping(own, f"{key}.{scale}")
 
     top["recipes"] = {
-        name: without_scales(block) | {"name": name, "train": training(block, f"recipes.{name}")}
+        name: scaled(without_scales(block), f"recipes.{name}")
+        | {"name": name, "train": training(block, f"recipes.{name}")}
         for name, block in blocks("recipes").items()
     }
-    top["evaluate"] = scaled(section("evaluate"), "evaluate", ("batch_size",))
-    top["explain"] = scaled(section("explain"), "explain", ("pictures", "gallery", "cells"))
+    top["evaluate"] = scaled(section("evaluate"), "evaluate")
+    top["explain"] = scaled(section("explain"), "explain")
     return top
 
 
@@ -377,9 +390,7 @@ def _where(error: Any, raw: dict[str, Any], scale: str) -> str:
         case ["recipes", name, "train", key, *rest]:
             own = key in (raw["recipes"][name][scale] or {})
             parts = [*(("recipes", name) if own else ("train",)), scale, key, *rest]
-        case ["data", _, "image_size"] | ["evaluate", "batch_size"]:
-            parts.append(scale)
-        case ["explain", "pictures" | "gallery"]:
+        case [section, *_, key] if key in SCALED.get(section, ()):
             parts.append(scale)
     return f"{'.'.join(parts)}: " if parts else ""
 

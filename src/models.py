@@ -37,7 +37,7 @@ def load_processor(base: Path) -> ProcessorMixin:
 def load_base(base: Path, recipe: Recipe) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one."""
     manifest = read_json(base / "manifest.json")
-    dtype = DTYPES[recipe.train.precision]
+    dtype = DTYPES[recipe.precision]
     model = AutoModelForImageTextToText.from_pretrained(
         manifest["id"],
         revision=manifest["revision"],
@@ -59,7 +59,7 @@ def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfi
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
-        bnb_4bit_compute_dtype=DTYPES[recipe.train.precision],
+        bnb_4bit_compute_dtype=DTYPES[recipe.precision],
         llm_int8_skip_modules=family.UNQUANTIZED,
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from src import config, tasks
+from src import config, metrics
 from src.errors import one_line
 from src.files import read_json, write_json
 from src.inference.predict import predict, predictions_file, save
@@ -19,7 +19,8 @@ def main(recipe: str) -> None:
     frame = predict(model, chosen, params.evaluate.batch_size)
     save(frame, predictions_file(chosen, "base"))
     labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
-    numbers = tasks.load(chosen, labels).metrics(frame, params.evaluate, params.seed)
+    measure = metrics.load(chosen.task)
+    numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
     write_json(Path("metrics") / recipe / "base.json", numbers)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from src import config, tasks
+from src import config, metrics
 from src.errors import one_line
 from src.files import read_json, whole, write_json
 from src.inference.predict import predict, predictions_file, save
@@ -23,11 +23,11 @@ def main(recipe: str) -> None:
 
     base = pd.read_parquet(predictions_file(chosen, "base"))
     labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
-    task = tasks.load(chosen, labels)
-    numbers = task.metrics(tuned, params.evaluate, params.seed)
-    numbers["gain"] = task.gains(base, tuned, params.evaluate, params.seed)
+    measure = metrics.load(chosen.task)
+    numbers = measure.summarise(tuned, labels, params.evaluate, params.seed)
+    numbers["gain"] = measure.gains(base, tuned, labels, params.evaluate, params.seed)
     folder = Path("metrics") / recipe
-    for name, table in task.plots({"base": base, "tuned": tuned}, params.evaluate).items():
+    for name, table in measure.plots(base, tuned, labels, params.evaluate).items():
         with whole(folder / f"{name}.csv") as beside:
             table.to_csv(beside, index=False)
     write_json(folder / "tuned.json", numbers)

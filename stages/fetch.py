@@ -13,7 +13,7 @@ from src.files import whole, write_json
 @one_line
 def main(data: str) -> None:
     params = config.load()
-    source = params.data[data].source
+    source = config.pick(params.data, data, "data").source
     with whole(Path("data/raw") / data) as folder:
         folder.mkdir()
         fetch = import_module(f"src.sources.{source.kind}").fetch

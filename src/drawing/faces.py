@@ -234,9 +234,7 @@ def _mouth(
         box = (x - width / 2, y - height, x + width / 2, y + height * 1.2)
         pen.ellipse(box, fill=(70, 20, 30), outline=ink, width=stroke // 2)
         return box
-    teeth = [
-        (left + 2 * width * i / 6, y + (1 if i % 2 else -1) * height * 0.35) for i in range(7)
-    ]
+    teeth = [(left + 2 * width * i / 6, y + (1 if i % 2 else -1) * height * 0.35) for i in range(7)]
     pen.line(teeth, fill=ink, width=stroke)
     return (left, y - height * 0.5, right, y + height * 0.5)
 

@@ -6,8 +6,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from peft import PeftModel
+from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn

@@ -24,9 +24,7 @@ def hottest(maps: np.ndarray, share: float) -> np.ndarray:
     return chosen.reshape(maps.shape)
 
 
-def pointing_hits(
-    maps: np.ndarray, regions: Sequence[Sequence[dict[str, Any]]]
-) -> np.ndarray:
+def pointing_hits(maps: np.ndarray, regions: Sequence[Sequence[dict[str, Any]]]) -> np.ndarray:
     """Whether the middle of each map's hottest cell lies in a region (the pointing game).
 
     Zhang et al. (https://arxiv.org/abs/1608.00507). Boxes are x0, y0, x1, y1 in shares of the side.
@@ -72,6 +70,4 @@ def randomised(module: nn.Module, seed: int) -> Iterator[None]:
 
 
 def _inside(x: float, y: float, boxes: Sequence[dict[str, Any]]) -> bool:
-    return any(
-        box[0] <= x <= box[2] and box[1] <= y <= box[3] for box in (b["box"] for b in boxes)
-    )
+    return any(box[0] <= x <= box[2] and box[1] <= y <= box[3] for box in (b["box"] for b in boxes))

@@ -5,7 +5,7 @@ A module of this package defines
 - `build(spec, corpus, seed)`: a small model and processor of the architecture;
 - `render(processor, system, question)`: the prompt as text, up to where the answer begins;
 - `answer(text)`: the answer as it follows the prompt, without the end token;
-- `positions_after(model, prefix, width)`: model inputs that place `width` tokens after a prefix;
+- `positions_after(model, lengths, width)`: model inputs that place `width` tokens after prefixes;
 - `pixels(processor, images)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
   from that the model's inputs, differentiably;
 - `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision

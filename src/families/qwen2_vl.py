@@ -76,15 +76,16 @@ def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, 
     return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grid}
 
 
-def positions_after(model: PreTrainedModel, prefix: int, width: int) -> dict[str, torch.Tensor]:
-    """Positions (3, batch, width) of tokens after a prefix of `prefix` tokens just read.
+def positions_after(
+    model: PreTrainedModel, lengths: torch.Tensor, width: int
+) -> dict[str, torch.Tensor]:
+    """Positions (3, batch, width) of tokens after prefixes of `lengths` (batch,) just read.
 
     Multimodal positions run behind the token count, because a picture's tokens share them; the
     model remembers by how much for each row.
     """
-    deltas = model.model.rope_deltas
-    steps = torch.arange(prefix, prefix + width, device=deltas.device)
-    return {"position_ids": (steps[None] + deltas)[None].expand(3, -1, -1)}
+    steps = lengths[:, None] + torch.arange(width, device=lengths.device)
+    return {"position_ids": (steps + model.model.rope_deltas)[None].expand(3, -1, -1)}
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

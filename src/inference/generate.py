@@ -71,10 +71,10 @@ def _score_batch(
     real: torch.Tensor,
 ) -> torch.Tensor:
     count, width = tokens.shape
-    size, prefix = inputs["input_ids"].shape
+    size, lengths = len(inputs["input_ids"]), inputs["attention_mask"].sum(1)
     read = model(**inputs, use_cache=True, logits_to_keep=1)
     read.past_key_values.batch_repeat_interleave(count)
-    places = collator.family.positions_after(base_of(model), prefix, width)
+    places = collator.family.positions_after(base_of(model), lengths, width)
     repeated = tokens.repeat(size, 1)
     mask = torch.cat(
         [inputs["attention_mask"].repeat_interleave(count, 0), real.repeat(size, 1)], 1

@@ -1,0 +1,15 @@
+"""What a prediction is worth. A task is measured by the module of its own name.
+
+Such a module defines, over frames of predictions,
+- `summarise(frame, labels, evaluate, seed)`: the numbers of one model, flat, each with its interval;
+- `gains(base, tuned, labels, evaluate, seed)`: the paired differences of two;
+- `plots(base, tuned, labels, evaluate)`: the tables behind the plots, by name.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+
+def load(task: str) -> ModuleType:
+    """The module that measures a task."""
+    return import_module(f"src.metrics.{task}")

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.config import Evaluate, Prompt
-from src.metrics import classification
-from src.metrics.labels import encode, per_class, reliability
+from src.config import Prompt
 
 
 class Task:
@@ -53,34 +51,6 @@ class Task:
                 "correct": [t == p for t, p in zip(truth, predicted, strict=True)],
             }
         )
-
-    def metrics(self, frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str, Any]:
-        return classification.summarise(frame, self.choices, evaluate, seed)
-
-    def gains(
-        self, base: pd.DataFrame, tuned: pd.DataFrame, evaluate: Evaluate, seed: int
-    ) -> dict[str, Any]:
-        return classification.gains(base, tuned, self.choices, evaluate, seed)
-
-    def plots(self, frames: dict[str, pd.DataFrame], evaluate: Evaluate) -> dict[str, pd.DataFrame]:
-        """Tables behind the plots by name, from the predictions of the base and the tuned model."""
-        tuned = frames["tuned"]
-        tables = {
-            "confusion": tuned[["label", "predicted"]].set_axis(["actual", "predicted"], axis=1)
-        }
-        bins, classes = [], []
-        for model, frame in frames.items():
-            truth, predicted = (encode(frame[c], self.choices) for c in ("label", "predicted"))
-            confidence = frame["probability"].to_numpy(float)
-            table = reliability(confidence, truth == predicted, evaluate.calibration_bins)
-            bins.append(table.assign(model=model, bin=(table["low"] + table["high"]) / 2))
-            classes.append(per_class(truth, predicted, self.choices).assign(model=model))
-        columns = ["model", "bin", "confidence", "accuracy", "count"]
-        tables["reliability"] = pd.concat(bins)[columns]
-        tables["classes"] = pd.concat(classes)[
-            ["model", "label", "precision", "recall", "f1", "support"]
-        ]
-        return {name: table.round(6) for name, table in tables.items()}
 
 
 def _normalise(text: str) -> str:

@@ -69,7 +69,11 @@ def records(pretrain: Pretrain, size: int, count: int, seed: str) -> list[dict[s
 
 
 def pretrain(
-    model: PreTrainedModel, processor: ProcessorMixin, family: ModuleType, spec: BuiltBase, seed: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    family: ModuleType,
+    spec: BuiltBase,
+    seed: int,
 ) -> None:
     """Train every weight of `model` in place."""
     settings = spec.pretrain
@@ -103,7 +107,11 @@ def pretrain(
 
 
 def attribute_accuracy(
-    model: PreTrainedModel, processor: ProcessorMixin, family: ModuleType, spec: BuiltBase, seed: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    family: ModuleType,
+    spec: BuiltBase,
+    seed: int,
 ) -> dict[str, float]:
     """How often the base names an attribute of a picture that it has not seen, by attribute."""
     rng = random.Random(f"{seed} exam")
@@ -118,9 +126,7 @@ def attribute_accuracy(
                 for x in lessons
             ]
             said = generate(model, collator, exam, max_new_tokens=8, batch_size=64)
-            right[attribute] = [
-                s == r["answer"] for s, r in zip(said, exam, strict=True)
-            ]
+            right[attribute] = [s == r["answer"] for s, r in zip(said, exam, strict=True)]
     return {name: sum(r) / len(r) for name, r in right.items()}
 
 

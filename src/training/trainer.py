@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from src.config import Training
 from src.errors import UserError
-from src.models import DTYPES, language_model
+from src.models import language_model
 from src.training.collator import IGNORED, Collator
 
 
@@ -31,9 +31,7 @@ class AnswerLoss:
         targets = functional.pad(inputs.pop("labels")[:, 1:], (0, 1), value=IGNORED)
         answered = targets != IGNORED
         outputs = model(**inputs, logits_to_keep=answered, use_cache=False)
-        total = functional.cross_entropy(
-            outputs.logits.float(), targets[answered], reduction="sum"
-        )
+        total = functional.cross_entropy(outputs.logits.float(), targets[answered], reduction="sum")
         loss = total / (answered.sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -89,9 +87,24 @@ def train(
     """
     check_lengths(collator, train_set, training.max_length, "train")
     check_lengths(collator, validation_set, training.max_length, "validation")
+    if training.gradient_checkpointing:
+        # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
+        language_model(model).activation_checkpointing_enable({"use_reentrant": False})
+    settings = arguments(training, checkpoints, model.dtype, seed)
+    return fit(model, collator, train_set, validation_set, settings)
+
+
+def fit(
+    model: PeftModel,
+    collator: Collator,
+    train_set: Dataset,
+    validation_set: Dataset,
+    arguments: SFTConfig,
+) -> list[dict[str, float]]:
+    """Run the trainer, from the last whole checkpoint in its folder if there is one."""
     trainer = AnswerSFTTrainer(
         model=model,
-        args=arguments(training, checkpoints, seed, len(train_set)),
+        args=arguments,
         data_collator=collator,
         train_dataset=train_set,
         eval_dataset=validation_set,
@@ -102,15 +115,12 @@ def train(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    if training.gradient_checkpointing:
-        # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
-        language_model(model).activation_checkpointing_enable({"use_reentrant": False})
-    last = last_whole_checkpoint(checkpoints)
+    last = last_whole_checkpoint(Path(arguments.output_dir))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state.log_history
 
 
-def arguments(training: Training, folder: Path, seed: int, examples: int) -> SFTConfig:
+def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -> SFTConfig:
     """A recipe's hyperparameters in the trainer's words."""
     share = 1 / training.evaluations
     return SFTConfig(
@@ -126,9 +136,9 @@ def arguments(training: Training, folder: Path, seed: int, examples: int) -> SFT
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         optim=training.optimizer,
-        bf16=training.precision == "bf16",
-        fp16=training.precision == "fp16",
-        gradient_checkpointing=False,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        activation_checkpointing=False,
         max_length=None,
         eval_strategy="steps",
         eval_steps=share,
@@ -139,6 +149,7 @@ def arguments(training: Training, folder: Path, seed: int, examples: int) -> SFT
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=min(0.02, share),
+        logging_nan_inf_filter=False,
         dataloader_num_workers=training.workers,
         remove_unused_columns=False,
         label_names=["labels"],

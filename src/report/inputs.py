@@ -1,0 +1,132 @@
+"""The files that the page is made of, read and named when one is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from src.config import Params, Recipe
+from src.errors import UserError
+from src.files import read_json
+
+MODELS = ("base", "tuned")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecipeInputs:
+    """What one recipe's stages wrote; None where its task has no such file."""
+
+    metrics: dict[str, dict[str, Any]]
+    predictions: dict[str, pd.DataFrame]
+    loss: pd.DataFrame
+    confusion: pd.DataFrame | None
+    reliability: pd.DataFrame | None
+    classes: pd.DataFrame | None
+    gradcam: dict[str, Any] | None
+    gallery: list[dict[str, Any]]
+    gallery_folder: Path
+
+
+@dataclass(frozen=True)
+class DataInputs:
+    """What `prepare` wrote of one data set."""
+
+    summary: dict[str, Any]
+    rejected: pd.DataFrame
+    test: Path
+
+    def pictures(self, ids: list[str]) -> dict[str, bytes]:
+        """Encoded pictures of test examples by id; empty where the data has no single picture."""
+        if not ids or "image" not in pq.read_schema(self.test).names:
+            return {}
+        rows = pq.read_table(self.test, columns=["id", "image"], filters=[("id", "in", ids)])
+        images = zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+        return {i: image["bytes"] for i, image in images if image and image.get("bytes")}
+
+
+def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:
+    """Read one recipe's files.
+
+    Raises:
+        UserError: names the missing file and the stage that writes it.
+    """
+    metrics, name = root / "metrics" / recipe.name, recipe.name
+    written_by = {"base": f"baseline@{name}", "tuned": f"evaluate@{name}"}
+    numbers = {m: _read(metrics / f"{m}.json", by, read_json) for m, by in written_by.items()}
+
+    def if_measured(metric: str, file: str) -> pd.DataFrame | None:
+        measured = metric in numbers["tuned"]
+        return _read(metrics / file, f"evaluate@{name}", _csv) if measured else None
+
+    gradcam = metrics / "gradcam.json"
+    folder = root / "reports" / "gradcam" / name
+    return RecipeInputs(
+        metrics=numbers,
+        predictions={
+            m: _read(metrics / "predictions" / f"{m}.parquet", by, pd.read_parquet)
+            for m, by in written_by.items()
+        },
+        loss=_read(metrics / "loss.csv", f"train@{name}", _csv),
+        confusion=if_measured("macro_f1", "confusion.csv"),
+        classes=if_measured("macro_f1", "classes.csv"),
+        reliability=if_measured("ece", "reliability.csv"),
+        gradcam=read_json(gradcam) if gradcam.is_file() else None,
+        gallery=_read(folder / "gallery.json", f"explain@{name}", read_json)
+        if gradcam.is_file()
+        else [],
+        gallery_folder=folder,
+    )
+
+
+def read_data(root: Path, params: Params) -> dict[str, DataInputs]:
+    """Read what `prepare` wrote of every data set that a recipe uses."""
+
+    def one(name: str) -> DataInputs:
+        folder, by = root / "data" / "prepared" / name, f"prepare@{name}"
+        return DataInputs(
+            summary=_read(folder / "summary.json", by, read_json),
+            rejected=_read(folder / "rejected.csv", by, _csv),
+            test=_read(folder / "test.parquet", by, lambda path: path),
+        )
+
+    return {name: one(name) for name in _used(params, "data")}
+
+
+def read_bases(root: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Read what `build` measured of every base model that a recipe uses."""
+    folder = root / "metrics" / "base"
+    return {
+        name: _read(folder / f"{name}.json", f"build@{name}", read_json)
+        for name in _used(params, "base")
+    }
+
+
+def read_picture(path: Path, recipe: str) -> bytes:
+    """Bytes of one picture of the gallery."""
+    return _read(path, f"explain@{recipe}", Path.read_bytes)
+
+
+def _used(params: Params, key: str) -> list[str]:
+    return list(dict.fromkeys(getattr(recipe, key) for recipe in params.recipes.values()))
+
+
+def _read(path: Path, stage: str, reader: Callable[[Path], T]) -> T:
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run `dvc repro {stage}`")
+    try:
+        return reader(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run `dvc repro --force {stage}`") from None
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    """Numbers as numbers, text as it stands: a class may be called `None` or `NA`."""
+    text = ("file", "reason", "actual", "predicted", "label", "split", "model")
+    columns = pd.read_csv(path, nrows=0).columns
+    as_text = {c: str for c in columns if c in text}
+    missing = {c: ["", "nan", "NaN"] for c in columns if c not in text}
+    return pd.read_csv(path, dtype=as_text, keep_default_na=False, na_values=missing)

@@ -1,0 +1,201 @@
+"""Rows of the page's tables, from the numbers that the stages wrote."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from src.report import words
+from src.report.charts import strip
+from src.report.inputs import MODELS, DataInputs, RecipeInputs
+
+Row = dict[str, Any]
+SHADES = 10
+REJECTED_SHOWN = 50
+
+
+def metric_rows(inputs: RecipeInputs) -> list[Row]:
+    """One row a metric that base and tuned share, in the order of the file."""
+    tuned = inputs.metrics["tuned"]
+    shared = [m for m in tuned if m in inputs.metrics["base"] and m not in words.NOT_METRICS]
+    return [metric_row(metric, inputs) for metric in shared]
+
+
+def metric_row(metric: str, inputs: RecipeInputs) -> Row:
+    """Base against tuned: texts of values, intervals and gain, and their strip."""
+    tuned = inputs.metrics["tuned"]
+    guesses = {k: tuned[k] for k in ("chance", "majority") if k in tuned}
+    if not metric.endswith("accuracy"):
+        guesses = {}
+    numbers = {m: _with_interval(metric, inputs.metrics[m]) for m in MODELS}
+    difference = tuned.get("gain", {}).get(metric)
+    top = max(1.0, *(high for _, _, high in numbers.values()))
+    return {
+        "name": words.name_of(metric),
+        "note": words.NOTES.get(metric),
+        "lower": words.lower_is_better(metric),
+        "guesses": {k: words.value(k, v) for k, v in guesses.items()},
+        "n": words.count(tuned["n"]),
+        "strip": strip(numbers, list(guesses.values()), top),
+        "top": f"{top:.1f}" if top > 1 else None,
+        "effect": words.effect(metric, difference) if difference else None,
+        "gain": _texts(words.gain, metric, difference) if difference else None,
+    } | {
+        m: {
+            "value": words.value(metric, number),
+            "interval": f"{words.value(metric, low)} to {words.value(metric, high)}"
+            if low < high
+            else None,
+        }
+        for m, (number, low, high) in numbers.items()
+    }
+
+
+def _with_interval(metric: str, metrics: Mapping[str, Any]) -> tuple[float, float, float]:
+    interval = metrics.get("interval", {}).get(metric, {})
+    number = metrics[metric]
+    return number, interval.get("low", number), interval.get("high", number)
+
+
+def _texts(form: Any, metric: str, difference: Mapping[str, float]) -> dict[str, str]:
+    return {k: form(metric, v) for k, v in difference.items()}
+
+
+def confusion(rows: pd.DataFrame | None, labels: list[str] | None) -> Row | None:
+    """Counts and row shares of predicted classes by actual class; None without classes."""
+    if rows is None:
+        return None
+    seen = sorted(set(rows["actual"]) | set(rows["predicted"]))
+    columns = [c for c in labels or seen if c in seen or labels] + [
+        c for c in seen if labels and c not in labels
+    ]
+    counts = pd.crosstab(rows["actual"], rows["predicted"])
+    counts = counts.reindex(index=columns, columns=columns, fill_value=0)
+
+    def cell(actual: str, predicted: str, total: int) -> Row:
+        number = int(counts.loc[actual, predicted])
+        share = number / total if total else 0.0
+        return {
+            "count": number,
+            "share": f"{share:.0%}",
+            "right": actual == predicted,
+            "shade": max(1, round(share * SHADES)) if number else 0,
+        }
+
+    totals = {c: int(counts.loc[c].sum()) for c in columns}
+    return {
+        "columns": columns,
+        "rows": [
+            {"label": a, "total": totals[a], "cells": [cell(a, p, totals[a]) for p in columns]}
+            for a in columns
+            if totals[a]
+        ],
+        "mistakes": _mistakes(rows),
+    }
+
+
+def _mistakes(rows: pd.DataFrame) -> str:
+    """The most frequent confusion, in words."""
+    wrong = rows[rows["actual"] != rows["predicted"]]
+    if wrong.empty:
+        return "No example was given a wrong class."
+    pairs = wrong.value_counts(["actual", "predicted"]).reset_index()
+    first = pairs.sort_values(["count", "actual", "predicted"], ascending=[False, True, True])
+    actual, predicted, number = first.iloc[0][["actual", "predicted", "count"]]
+    return f"Most often mistaken: {actual} taken for {predicted}, {number} times."
+
+
+def class_rows(rows: pd.DataFrame | None) -> list[Row]:
+    """Precision, recall and F1 of each class, base beside tuned."""
+    if rows is None:
+        return []
+    by_model = {m: rows[rows["model"] == m].set_index("label") for m in MODELS}
+
+    def row(label: str) -> Row:
+        numbers = {m: by_model[m].loc[label] for m in MODELS}
+        f1 = {m: float(n["f1"]) for m, n in numbers.items()}
+        texts = {
+            k: {m: words.value(k, float(n[k])) for m, n in numbers.items()}
+            for k in ("precision", "recall", "f1")
+        }
+        strips = {"strip": strip({m: (v, v, v) for m, v in f1.items()})}
+        return {"label": label, "support": int(numbers["tuned"]["support"])} | strips | texts
+
+    return [row(label) for label in by_model["tuned"].index if label in by_model["base"].index]
+
+
+def heatmap_rows(gradcam: Mapping[str, Any] | None) -> list[Row]:
+    """One row a kind of map, Grad-CAM first: its three scores, as texts, where it has them."""
+    if gradcam is None:
+        return []
+    drops, intervals = gradcam["deletion"], gradcam["deletion_interval"]
+    top = max(*drops.values(), *(i["high"] for i in intervals.values()))
+
+    def row(kind: str) -> Row:
+        low, high = (intervals[kind][k] for k in ("low", "high"))
+        pointing, correlation = (
+            (gradcam.get(score) or {}).get(kind) for score in ("pointing", "randomisation")
+        )
+        return {
+            "name": words.HEATMAPS.get(kind, kind),
+            "own": kind == "gradcam",
+            "deletion": words.nats(drops[kind]),
+            "interval": f"{words.nats(low)} to {words.nats(high)}",
+            "pointing": None if pointing is None else words.value("accuracy", pointing),
+            "randomisation": None if correlation is None else words.nats(correlation),
+            "strip": strip(
+                {"tuned" if kind == "gradcam" else "base": (drops[kind], low, high)}, top=top
+            ),
+            "top": words.nats(top),
+        }
+
+    order = [*words.HEATMAPS, *(m for m in drops if m not in words.HEATMAPS)]
+    return [row(kind) for kind in order if kind in drops]
+
+
+def invalid_answers(inputs: RecipeInputs, most: int = 12) -> list[Row] | None:
+    """Texts that name no class, and how often each model wrote them; None without classes."""
+    if any("generated_label" not in p for p in inputs.predictions.values()):
+        return None
+    texts = {
+        m: p.loc[p["generated_label"].notna(), "generated"] for m, p in inputs.predictions.items()
+    }
+    counts = pd.DataFrame({m: t.value_counts() for m, t in texts.items()}).fillna(0).astype(int)
+    rows = [{"text": text, "base": n["base"], "tuned": n["tuned"]} for text, n in counts.iterrows()]
+    return sorted(rows, key=lambda r: (-r["tuned"], -r["base"], r["text"]))[:most]
+
+
+def split_table(summary: Mapping[str, Any]) -> Row:
+    """Examples of each class in each split."""
+    splits = summary["splits"]
+    labels = summary.get("labels") or []
+    return {
+        "splits": list(splits),
+        "rows": [
+            {"label": c, "counts": [words.count(s["labels"].get(c, 0)) for s in splits.values()]}
+            for c in labels
+            if all("labels" in s for s in splits.values())
+        ],
+        "totals": [words.count(s["n"]) for s in splits.values()],
+    }
+
+
+def rejected(data: DataInputs) -> Row:
+    """How many files were left out and why, and the first of them."""
+    shown = data.rejected.head(REJECTED_SHOWN)
+    return {
+        "n": len(data.rejected),
+        "reasons": data.rejected["reason"].value_counts().sort_index().to_dict(),
+        "files": shown[["file", "reason"]].to_dict("records"),
+    }
+
+
+def flat(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested keys and values as dotted keys and texts."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in block.items():
+        if isinstance(value, Mapping):
+            pairs += flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", "none" if value is None else str(value)))
+    return pairs

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from src.explain import maps, scores
+from src.families import qwen2_vl
+from src.inference.generate import score
+from src.models import add_lora, load_base
+from src.training.collator import Collator
+from tests.conftest import LABELS
+
+
+@pytest.fixture(scope="module")
+def model(base, recipe):
+    torch.manual_seed(0)
+    return add_lora(load_base(base, recipe), recipe.lora).eval()
+
+
+@pytest.fixture(scope="module")
+def explained(model, processor, task, faces):
+    collator = Collator(processor, qwen2_vl, task, answers=True)
+    return maps.AnswerLikelihood(model, collator, faces[:3], ["Joy", "Fear", "Natural"])
+
+
+def test_the_explained_number_is_the_score_of_the_answer(explained, model, processor, task, faces):
+    prompts = Collator(processor, qwen2_vl, task, answers=False)
+    found = score(model, prompts, faces[:3], LABELS, batch_size=3)
+    with torch.no_grad():
+        likelihood = explained(explained.pixels())[:, 0]
+    expected = [found[0, 3], found[1, 2], found[2, 0]]
+    np.testing.assert_allclose(likelihood, expected, atol=1e-4)
+
+
+def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):
+    found = maps.gradcam(explained, cells=4)
+    assert found.shape == (3, 4, 4)
+    assert np.isfinite(found).all()
+    assert (np.ptp(found.reshape(3, -1), axis=1) > 0).all()
+
+
+class PatchBrightness(nn.Module):
+    """Stands for a model whose answer hangs on one cell of the picture alone."""
+
+    def __init__(self, images, row, column):
+        super().__init__()
+        self.images, self.row, self.column = images, row, column
+
+    def pixels(self):
+        return torch.stack(
+            [torch.tensor(np.asarray(i), dtype=torch.float32).permute(2, 0, 1) for i in self.images]
+        )
+
+    def forward(self, pixels):
+        cell = pixels[:, :, 8 * self.row : 8 * self.row + 8, 8 * self.column : 8 * self.column + 8]
+        return cell.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_occlusion_finds_the_cell_that_the_answer_hangs_on(batch_size):
+    image = Image.new("RGB", (32, 32), "black")
+    ImageDraw.Draw(image).rectangle((8, 16, 15, 23), fill="white")
+    found = maps.occlusion(PatchBrightness([image, image], row=2, column=1), 4, batch_size)
+    assert found.shape == (2, 4, 4)
+    for one in found:
+        assert divmod(one.argmax(), 4) == (2, 1)
+        assert np.count_nonzero(np.abs(one) > 1e-3) == 1
+
+
+def test_edges_are_where_the_brightness_changes():
+    image = Image.new("L", (32, 32))
+    ImageDraw.Draw(image).rectangle((0, 0, 31, 11), fill=255)
+    (found,) = maps.edges([image.convert("RGB")], 4)
+    assert (found.argmax(0) == 1).all()
+
+
+def test_the_hottest_share_is_exact_and_ties_do_not_widen_it():
+    chosen = scores.hottest(np.zeros((2, 5, 5)), 0.2)
+    assert chosen.sum((1, 2)).tolist() == [5, 5]
+    one = np.arange(16.0).reshape(1, 4, 4)
+    assert scores.hottest(one, 0.25)[0].ravel().nonzero()[0].tolist() == [12, 13, 14, 15]
+
+
+def test_the_pointing_game_reads_boxes_as_x_then_y():
+    one = np.zeros((1, 4, 4))
+    one[0, 0, 3] = 1  # top right
+    assert scores.pointing_hits(one, [[{"name": "", "box": [0.75, 0, 1, 0.25]}]]).tolist() == [1]
+    assert scores.pointing_hits(one, [[{"name": "", "box": [0, 0.75, 0.25, 1]}]]).tolist() == [0]
+    share = scores.region_share(4, [[{"name": "", "box": [0, 0, 0.5, 0.5]}]])
+    assert share.tolist() == [0.25]
+
+
+def test_rank_correlation_is_one_for_a_map_and_itself_and_nought_for_a_flat_one():
+    maps_ = np.random.default_rng(0).random((2, 4, 4))
+    assert scores.rank_correlation(maps_, 3 * maps_ + 1).tolist() == pytest.approx([1, 1])
+    assert scores.rank_correlation(maps_, -maps_).tolist() == pytest.approx([-1, -1])
+    assert scores.rank_correlation(maps_, np.zeros_like(maps_)).tolist() == [0, 0]
+
+
+def test_randomised_weights_differ_keep_their_spread_and_come_back():
+    module = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64))
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    with scores.randomised(module, seed=1):
+        changed = dict(module.named_parameters())
+        assert not torch.equal(changed["0.weight"], before["0.weight"])
+        torch.testing.assert_close(
+            changed["0.weight"].std(), before["0.weight"].std(), rtol=0.1, atol=0
+        )
+    assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+
+
+def test_a_randomised_tower_changes_the_map_and_leaves_no_trace(explained, model):
+    before = maps.gradcam(explained, 4)
+    with scores.randomised(qwen2_vl.vision(model.get_base_model()), seed=1):
+        other = maps.gradcam(explained, 4)
+    assert not np.allclose(before, other)
+    assert np.array_equal(maps.gradcam(explained, 4), before)

@@ -1,0 +1,178 @@
+import base64
+import hashlib
+import re
+import shutil
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from src.errors import UserError
+from src.report.page import render
+from tests.report import fake_tree
+from tests.report.fake_tree import CLASSES, TEXTS
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    fake_tree.write_tree(root, fake_tree.params())
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(original):
+    return render(fake_tree.params(), original)
+
+
+@pytest.fixture
+def tree(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy"), fake_tree.params()
+
+
+def section(page, name):
+    """The part of the page under a recipe's own heading, without tags."""
+    part = page.split(f"<code>{name}</code></h2>")[1].split("<h2")[0]
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", part)).split())
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def tags(page):
+    parser = Tags()
+    parser.feed(page)
+    return parser.seen
+
+
+def test_starts_as_html(page):
+    assert page.startswith("<!doctype html>")
+
+
+def test_shows_base_tuned_gain_interval_and_guessing(page):
+    text = section(page, CLASSES)
+    assert "42.0 %" in text and "87.0 %" in text and "+45.0 pp" in text
+    assert "+38.0 pp to +52.0 pp" in text
+    assert "chance 16.7 %; most frequent class 17.5 %" in text
+    assert "this gain is larger than noise" in text
+
+
+def test_a_recipe_without_classes_leaves_their_parts_out(page):
+    text = section(page, TEXTS)
+    assert "ROUGE-L rises from 0.310 to 0.330" in text
+    assert "no gain can be told from noise" in text
+    assert "CIDEr" in text and "on a scale to 1.0" in text
+    assert "What happens in video 1?" in text
+    assert "The lowest validation loss" in text
+    for absent in (
+        "Predicted",
+        "Precision",
+        "Reliability.",
+        "Coverage.",
+        "name no class",
+        "chance",
+    ):
+        assert absent in section(page, CLASSES)
+        assert absent not in text
+
+
+def test_text_of_the_data_is_never_markup(page):
+    assert not [tag for tag, _ in tags(page) if tag == "script"]
+    assert not [a for _, attrs in tags(page) for a in attrs if a.startswith("on")]
+    assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") >= 4
+
+
+def test_the_policy_allows_this_style_and_nothing_else(page):
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:" in page
+    assert not [tag for tag, attrs in tags(page) if "style" in attrs]
+
+
+def test_lists_fifty_rejected_files_and_counts_all(page):
+    assert page.count("broken-") == 2 * 49
+    assert "The first 50 of 63 rejected files" in page
+    assert "empty file (2), not an image (61)" in page
+
+
+def test_names_every_parameter_and_the_versions(page):
+    assert "target_modules" not in page
+    assert "near_duplicate_distance: 12" in page
+    assert "<dt>torch</dt><dd>2." in page and "<dt>Python</dt><dd>3." in page
+
+
+def test_the_most_confident_wrong_answer_comes_first(page):
+    wrong = section(page, CLASSES).split("Most confident and wrong")[1]
+    first = wrong.split(f"test-{fake_tree.SUREST_WRONG:04d}")[0]
+    assert "Anger 99.9 %" in first and "Truth Natural" in first
+    assert "test-" not in first
+
+
+def test_the_confusion_matrix_counts_the_predictions(page):
+    matrix = page.split('<table class="confusion">')[1].split("</table>")[0]
+    counts = [int(n) for n in re.findall(r"<b>(\d+)</b>", matrix)]
+    assert sum(counts) == fake_tree.N
+    assert matrix.count('<td class="hit') == 6
+
+
+def test_the_same_inputs_give_the_same_bytes_and_no_path(page, tree):
+    root, params = tree
+    again = render(params, root)
+    assert again == page
+    assert str(root) not in again
+
+
+def test_a_class_may_be_called_none(tree):
+    root, params = tree
+    for file in ("confusion.csv", "classes.csv"):
+        path = root / "metrics" / CLASSES / file
+        path.write_text(path.read_text().replace("Natural", "NA"))
+    summary = root / "data/prepared" / params.recipes[CLASSES].data / "summary.json"
+    summary.write_text(summary.read_text().replace("Natural", "NA"))
+    text = section(render(params, root), CLASSES)
+    assert "Actual NA Anger" in text
+
+
+def test_a_class_outside_the_summary_is_still_counted(tree):
+    root, params = tree
+    path = root / "metrics" / CLASSES / "confusion.csv"
+    path.write_text(path.read_text() + "Joy,Boredom\n")
+    assert "Surprise Boredom Sum" in section(render(params, root), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        (f"metrics/{CLASSES}/base.json", f"baseline@{CLASSES}"),
+        (f"metrics/{CLASSES}/tuned.json", f"evaluate@{CLASSES}"),
+        (f"metrics/{CLASSES}/loss.csv", f"train@{CLASSES}"),
+        (f"metrics/{CLASSES}/confusion.csv", f"evaluate@{CLASSES}"),
+        (f"metrics/{CLASSES}/reliability.csv", f"evaluate@{CLASSES}"),
+        (f"metrics/{CLASSES}/predictions/base.parquet", f"baseline@{CLASSES}"),
+        (f"metrics/{TEXTS}/predictions/tuned.parquet", f"evaluate@{TEXTS}"),
+        (f"reports/gradcam/{CLASSES}/gallery.json", f"explain@{CLASSES}"),
+        (f"reports/gradcam/{CLASSES}/0-gradcam.png", f"explain@{CLASSES}"),
+        ("data/prepared/pages/summary.json", "prepare@pages"),
+        ("data/prepared/pages/test.parquet", "prepare@pages"),
+        ("metrics/base/qwen2_vl.json", "build@qwen2_vl"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_stage(tree, file, stage):
+    root, params = tree
+    (root / file).unlink()
+    with pytest.raises(UserError) as error:
+        render(params, root)
+    assert str(error.value) == f"{root / file}: not found; run `dvc repro {stage}`"
+
+
+def test_a_broken_file_is_named_with_its_stage(tree):
+    root, params = tree
+    (root / "metrics" / CLASSES / "tuned.json").write_text("{")
+    with pytest.raises(UserError, match=r"tuned\.json: .*; run `dvc repro --force evaluate@"):
+        render(params, root)

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from tests.conftest import LABELS
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Joy", "Joy"),
+        ("joy", "Joy"),
+        (" Joy.\n", "Joy"),
+        ('"SADNESS"', "Sadness"),
+        ("Joyful", None),
+        ("The emotion is Joy", None),
+        ("Joy, Fear", None),
+        ("", None),
+        ("JoyJoy", None),
+    ],
+)
+def test_an_answer_is_one_class_and_nothing_else(task, text, label):
+    assert task.parse(text) == label
+
+
+def test_the_question_names_every_class(task):
+    assert all(label in task.question({}) for label in LABELS)
+
+
+def test_predictions_follow_the_scores_and_add_up_to_one(task):
+    records = [{"id": "a", "label": "Joy"}, {"id": "b", "label": "Fear"}]
+    scores = np.log([[0.1, 0.1, 0.1, 0.5, 0.1, 0.1], [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]]) - 700
+    frame = task.predictions(records, ["joy", "none of them"], scores)
+    assert frame["predicted"].tolist() == ["Joy", "Natural"]
+    assert frame["correct"].tolist() == [True, False]
+    assert frame["generated_label"][0] == "Joy"
+    assert frame["generated_label"].isna().tolist() == [False, True]
+    assert frame["probability"].tolist() == pytest.approx([0.5, 0.3])
+    assert [sum(row) for row in frame["probabilities"]] == pytest.approx([1, 1])

@@ -1,0 +1,142 @@
+import hashlib
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from torch.nn import functional
+
+from src import models
+from src.errors import UserError
+from src.families import qwen2_vl
+from src.training import trainer
+from src.training.collator import IGNORED, Collator
+
+
+@pytest.fixture
+def collator(processor, task):
+    return Collator(processor, qwen2_vl, task, answers=True)
+
+
+@pytest.fixture(scope="module")
+def records(faces):
+    features = Features({"id": Value("string"), "image": Image(), "label": Value("string")})
+    return Dataset.from_list(faces, features=features)
+
+
+@pytest.fixture
+def settings(recipe):
+    return recipe.train.model_copy(
+        update={"epochs": 2.0, "batch_size": 4, "evaluations": 2, "learning_rate": 0.01}
+    )
+
+
+def adapter(base, recipe):
+    torch.manual_seed(0)
+    return models.add_lora(models.load_base(base, recipe), recipe.lora)
+
+
+def digest(model, folder):
+    model.save_pretrained(folder)
+    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_loss_is_that_of_the_answer_tokens_over_full_logits(base, recipe, collator, faces):
+    model = adapter(base, recipe).eval()
+    batch = collator(faces)
+    found = trainer.AnswerLoss().compute_loss(model, batch)
+    labels = batch.pop("labels")
+    logits = model(**batch).logits
+    expected = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_logits_are_made_for_answer_positions_alone(base, recipe, collator, faces):
+    batch = collator(faces)
+    _, outputs = trainer.AnswerLoss().compute_loss(
+        adapter(base, recipe), batch, return_outputs=True
+    )
+    assert len(outputs.logits) == (batch["labels"] != IGNORED).sum()
+
+
+def test_training_moves_every_adapter_weight_and_no_other(
+    base, recipe, collator, records, settings, tmp_path
+):
+    model = adapter(base, recipe)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("lora_" not in name), name
+        if "lora_" in name:
+            assert parameter.dtype == torch.float32
+
+
+def test_the_log_holds_training_and_validation_losses(
+    base, recipe, collator, records, settings, tmp_path
+):
+    log = trainer.train(
+        adapter(base, recipe), collator, records, records, settings, tmp_path, seed=1
+    )
+    validation = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert len(validation) == settings.evaluations
+    assert [entry["step"] for entry in log if "loss" in entry]
+
+
+def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, tmp_path):
+    harmful = settings.model_copy(
+        update={"learning_rate": 3.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}
+    )
+    model = adapter(base, recipe)
+    log = trainer.train(model, collator, records, records, harmful, tmp_path, seed=1)
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert losses[-1] != min(losses), "the last checkpoint is the best: this tests nothing"
+    with torch.no_grad():
+        kept = trainer.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
+    assert kept.item() == pytest.approx(min(losses), rel=0.02)
+
+
+def test_measuring_validation_changes_no_weight(
+    base, recipe, collator, records, settings, tmp_path
+):
+    digests = set()
+    for evaluations in (1, 3):
+        model = adapter(base, recipe)
+        more = settings.model_copy(update={"evaluations": evaluations, "schedule": "constant"})
+        folder = tmp_path / str(evaluations)
+        arguments = trainer.arguments(more, folder, torch.float32, seed=1)
+        arguments.load_best_model_at_end = False
+        trainer.fit(model, collator, records, records, arguments)
+        digests.add(digest(model, folder / "adapter"))
+    assert len(digests) == 1
+
+
+def test_an_example_that_does_not_fit_is_refused_with_the_length_it_needs(
+    base, recipe, collator, records, settings, tmp_path
+):
+    short = settings.model_copy(update={"max_length": 20})
+    needed = max(collator([record])["input_ids"].shape[1] for record in records)
+    with pytest.raises(UserError, match=r"train record 0.png: .* are (\d+) tokens") as caught:
+        trainer.train(adapter(base, recipe), collator, records, records, short, tmp_path, seed=1)
+    assert "raise it to" in str(caught.value)
+    exact = settings.model_copy(update={"max_length": needed})
+    trainer.check_lengths(collator, records, exact.max_length, "train")
+    with pytest.raises(UserError):
+        trainer.check_lengths(collator, records, needed - 1, "train")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(base, recipe, collator, records, settings, tmp_path):
+    model = adapter(base, recipe)
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if "lora_A" in n).fill_(float("nan"))
+    with pytest.raises(UserError, match="loss is nan"):
+        trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step"'), (15, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert trainer.last_whole_checkpoint(tmp_path).name == "checkpoint-5"

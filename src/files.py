@@ -26,12 +26,14 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
+    """Write indented JSON whole; NaN and infinity are a ValueError."""
     with whole(path) as beside:
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
         beside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
+    """Read a file of `write_json`."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

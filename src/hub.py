@@ -34,7 +34,8 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
         ) from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
-            f"base.{base.name}.full: cannot download {model_id} at {base.model.revision or 'main'}: "
+            f"base.{base.name}.full: cannot download {model_id} at "
+            f"{base.model.revision or 'main'}: "
             f"{str(error).splitlines()[0]}; check the id, the revision and the network, then start "
             "again: what has come is kept"
         ) from None

@@ -1,6 +1,5 @@
 """Fine-tune a recipe's adapter: `python -m stages.train RECIPE`."""
 
-
 import typer
 
 from src import config

@@ -39,6 +39,7 @@ class AnswerLikelihood(nn.Module):
         self.images = [record["image"] for record in records]
 
     def pixels(self) -> torch.Tensor:
+        """The normalised pictures of the records: (batch, 3, height, width)."""
         pixels = self.collator.family.pixels(self.collator.processor, self.images)
         return pixels.to(self.model.device, self.model.dtype)
 

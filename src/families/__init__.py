@@ -20,4 +20,5 @@ from types import ModuleType
 
 
 def load(family: str) -> ModuleType:
+    """The module of a family by its name."""
     return import_module(f"src.families.{family}")

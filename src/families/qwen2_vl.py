@@ -57,7 +57,7 @@ def answer(text: str) -> str:
 
 
 def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
-    """Normalised pictures (batch, 3, height, width) as the processor makes them, all of one size."""
+    """Pictures of one size, normalised as the processor does: (batch, 3, height, width)."""
     own = processor.image_processor
     raw = torch.stack([pil_to_tensor(image) for image in images])
     resized = own.resize(raw, own.size, own.resample, factor=own.patch_size * own.merge_size)
@@ -89,6 +89,7 @@ def positions_after(
 
 
 def vision(model: PreTrainedModel) -> nn.Module:
+    """The vision tower."""
     return model.model.visual
 
 

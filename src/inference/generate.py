@@ -102,6 +102,7 @@ def base_of(model: Any) -> PreTrainedModel:
 
 
 def to_device(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """A batch on the model's device; what is not whole numbers in its dtype."""
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()

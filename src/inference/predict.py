@@ -35,5 +35,6 @@ def predictions_file(recipe: Recipe, model: str) -> Path:
 
 
 def save(frame: pd.DataFrame, path: Path) -> None:
+    """Write predictions whole."""
     with whole(path) as beside:
         frame.to_parquet(beside, index=False)

@@ -1,7 +1,7 @@
 """What a prediction is worth. A task is measured by the module of its own name.
 
 Such a module defines, over frames of predictions,
-- `summarise(frame, labels, evaluate, seed)`: the numbers of one model, flat, each with its interval;
+- `summarise(frame, labels, evaluate, seed)`: the numbers of one model, with intervals;
 - `gains(base, tuned, labels, evaluate, seed)`: the paired differences of two;
 - `plots(base, tuned, labels, evaluate)`: the tables behind the plots, by name.
 """

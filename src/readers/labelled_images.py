@@ -1,0 +1,216 @@
+"""Labelled pictures: class folders, or a JSON list of image paths and labels.
+
+Either may lie below folders that hold nothing else, as archives unpack. Class folders may lie in
+split folders, a list may name a split in each row or in its own file's name. Boxes of named parts
+may stand beside them in `regions.csv`: image, name, x0, y0, x1, y1 in shares of the sides.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from src.config import Data
+from src.errors import UserError
+from src.records import Raw, Region, Rejected
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+IMAGE_KEYS = ("image", "image_path", "path")
+LABEL_KEYS = ("label", "emotion")
+IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
+PROVENANCE = "_source.json"  # written by the fetch stage, at the root
+
+Lists = dict[Path, list[Any]]
+Regions = dict[str, tuple[Region, ...]]
+
+
+def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
+    """The labelled pictures below `folder`, unopened, and what cannot be one.
+
+    Labels are matched to `data.labels` without regard to case.
+
+    Raises:
+        UserError: nothing bears one of the labels, or a JSON or CSV file is malformed.
+    """
+    top = _top(folder, data.labels is not None)
+    regions = _regions(top / "regions.csv", folder)
+    if lists := _lists(top):
+        return _from_lists(lists, folder, data, regions)
+    return _from_folders(top, folder, data, regions)
+
+
+def _from_folders(
+    top: Path, folder: Path, data: Data, regions: Regions
+) -> Iterator[Raw | Rejected]:
+    splits = [path for path in _folders(top) if path.name.lower() in SPLITS]
+    parents: dict[Path, str | None] = {
+        _top(path, data.labels is not None): SPLITS[path.name.lower()] for path in splits
+    }
+    named = data.labels or [c.name for parent in parents or [top] for c in _folders(parent)]
+    labels = _by_lower_case(named)
+    classes = {c: split for parent, split in parents.items() for c in _folders(parent)}
+    classes |= {c: None for c in _folders(top) if c not in splits}
+    if not any(c.name.lower() in labels for c in classes):
+        names = ", ".join(sorted({c.name for c in classes})) or "none"
+        raise UserError(
+            f"{top}: no folder is named after a class; it has the folders {names}; "
+            f"correct data.{data.name}.labels in params.yaml"
+        )
+    for path, split in classes.items():
+        files = list(_files(path))
+        label = labels.get(path.name.lower())
+        if label is None:
+            reason = f"none of the classes: a folder of {len(files)} files"
+            yield Rejected(_id(path, folder), reason)
+        else:
+            yield from (_raw(f, folder, label, split, None, regions) for f in files)
+    for path in (file for parent in [top, *parents] for file in _visible(parent)):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            yield Rejected(_id(path, folder), "outside the class folders")
+
+
+def _from_lists(
+    lists: Lists, folder: Path, data: Data, regions: Regions
+) -> Iterator[Raw | Rejected]:
+    rows = [
+        (path, number, row)
+        for path, rows in lists.items()
+        for number, row in enumerate(rows, start=1)
+    ]
+    found = [label for *_, row in rows if isinstance(label := _first(row, LABEL_KEYS), str)]
+    labels = _by_lower_case(data.labels or found)
+    if not any(label.lower() in labels for label in found):
+        names = ", ".join(sorted(set(found))[:20]) or "none"
+        raise UserError(
+            f"{', '.join(map(str, lists))}: no row has one of the classes; its labels are {names}; "
+            f"correct data.{data.name}.labels in params.yaml"
+        )
+    for path, number, row in rows:
+        listed = f"{_id(path, folder)} row {number}"
+        yield _from_row(row, listed, path, folder, labels, regions)
+
+
+def _from_row(
+    row: Any, listed: str, path: Path, folder: Path, labels: dict[str, str], regions: Regions
+) -> Raw | Rejected:
+    image, label = _first(row, IMAGE_KEYS), _first(row, LABEL_KEYS)
+    if not isinstance(image, str) or not image:
+        return Rejected(listed, "no image named")
+    # Lexical, not resolved: DVC may have checked the files out as links to its cache.
+    file = Path(os.path.normpath(path.parent / image.replace("\\", "/")))
+    if not file.is_relative_to(folder):
+        return Rejected(listed, f"outside the data's folder: {image}")
+    if not file.is_file():
+        return Rejected(listed, f"no such file: {image}")
+    if not isinstance(label, str) or label.lower() not in labels:
+        return Rejected(listed, f"none of the classes: {label}")
+    split, group = row.get("split"), row.get("group")
+    named = path.stem.lower() if split is None else str(split).lower()
+    if split is not None and named not in SPLITS:
+        return Rejected(listed, f"no split: {split}")
+    group = None if group is None else str(group)
+    return _raw(file, folder, labels[label.lower()], SPLITS.get(named), group, regions)
+
+
+def _raw(
+    file: Path, folder: Path, label: str, split: str | None, group: str | None, regions: Regions
+) -> Raw | Rejected:
+    identity = _id(file, folder)
+    if identity != file.relative_to(folder).as_posix():
+        return Rejected(identity, "the file's name is no UTF-8")
+    return Raw(identity, file, label, split, group, regions.get(identity, ()))
+
+
+def _id(path: Path, folder: Path) -> str:
+    """The path below `folder`, with what is no UTF-8 replaced."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
+
+
+def _by_lower_case(labels: Iterable[str]) -> dict[str, str]:
+    """One spelling of each label, the first in sorted order."""
+    return {label.lower(): label for label in sorted(labels, reverse=True)}
+
+
+def _first(row: Any, keys: tuple[str, ...]) -> Any:
+    return next((row[k] for k in keys if k in row), None) if isinstance(row, dict) else None
+
+
+def _top(folder: Path, labels_are_known: bool) -> Path:
+    """The folder to read, below folders that hold one folder and nothing else of use."""
+    while len(inside := _folders(folder)) == 1 and not _lists(folder):
+        (only,) = inside
+        # Without known labels, a folder of files alone is a class.
+        if only.name.lower() in SPLITS or not (_folders(only) or labels_are_known):
+            break
+        # A single class folder, of a known label, holds files.
+        if not (_folders(only) or _lists(only)):
+            break
+        folder = only
+    return folder
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in {*LITTER, PROVENANCE}
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in _visible(folder):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink():
+            yield from _files(path)
+
+
+def _lists(folder: Path) -> Lists:
+    """The JSON files of the folder that list images; others are the publisher's own affair."""
+    lists = {}
+    for path in _visible(folder):
+        if path.suffix.lower() != ".json" or not path.is_file():
+            continue
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}: is no JSON: {error}; mend or remove it") from None
+        if isinstance(rows, list) and any(_first(row, IMAGE_KEYS) for row in rows):
+            lists[path] = rows
+    return lists
+
+
+def _regions(path: Path, folder: Path) -> Regions:
+    """Named boxes by the image's id."""
+    regions: Regions = {}
+    if not path.is_file():
+        return regions
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                box = tuple(float(row[k]) for k in ("x0", "y0", "x1", "y1"))
+                if not all(map(math.isfinite, box)):
+                    raise ValueError("a coordinate is not finite")
+                identity = _id(path.parent / row["image"], folder)
+                regions[identity] = (*regions.get(identity, ()), Region(row["name"], box))
+            except KeyError as error:
+                raise UserError(f"{path}: has no column {error.args[0]}") from None
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{path}: line {number}: {error}") from None
+    return regions

@@ -1,6 +1,6 @@
 """Rows of the page's tables, from the numbers that the stages wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ def metric_rows(inputs: RecipeInputs) -> list[Row]:
 
 def metric_row(metric: str, inputs: RecipeInputs) -> Row:
     """Base against tuned: texts of values, intervals and gain, and their strip."""
-    tuned = inputs.metrics["tuned"]
+    base, tuned = (inputs.metrics[m] for m in MODELS)
     guesses = {k: tuned[k] for k in ("chance", "majority") if k in tuned}
     if not metric.endswith("accuracy"):
         guesses = {}
@@ -38,13 +38,16 @@ def metric_row(metric: str, inputs: RecipeInputs) -> Row:
         "n": words.count(tuned["n"]),
         "strip": strip(numbers, list(guesses.values()), top),
         "top": f"{top:.1f}" if top > 1 else None,
-        "effect": words.effect(metric, difference) if difference else None,
-        "gain": _texts(words.gain, metric, difference) if difference else None,
+        "effect": words.effect(metric, difference) if difference else "",
+        "gain": words.gain(
+            metric, (difference or {"value": tuned[metric] - base[metric]})["value"]
+        ),
+        "gain_interval": _interval_text(words.gain, metric, difference) if difference else None,
     } | {
         m: {
             "value": words.value(metric, number),
-            "interval": f"{words.value(metric, low)} to {words.value(metric, high)}"
-            if low < high
+            "interval": _interval_text(words.value, metric, {"low": low, "high": high})
+            if metric in inputs.metrics[m].get("interval", {})
             else None,
         }
         for m, (number, low, high) in numbers.items()
@@ -57,8 +60,10 @@ def _with_interval(metric: str, metrics: Mapping[str, Any]) -> tuple[float, floa
     return number, interval.get("low", number), interval.get("high", number)
 
 
-def _texts(form: Any, metric: str, difference: Mapping[str, float]) -> dict[str, str]:
-    return {k: form(metric, v) for k, v in difference.items()}
+def _interval_text(
+    form: Callable[[str, float], str], metric: str, bounds: Mapping[str, float]
+) -> str:
+    return f"{form(metric, bounds['low'])} to {form(metric, bounds['high'])}"
 
 
 def confusion(rows: pd.DataFrame | None, labels: list[str] | None) -> Row | None:
@@ -66,9 +71,8 @@ def confusion(rows: pd.DataFrame | None, labels: list[str] | None) -> Row | None
     if rows is None:
         return None
     seen = sorted(set(rows["actual"]) | set(rows["predicted"]))
-    columns = [c for c in labels or seen if c in seen or labels] + [
-        c for c in seen if labels and c not in labels
-    ]
+    known = labels or []
+    columns = [*known, *(c for c in seen if c not in known)]
     counts = pd.crosstab(rows["actual"], rows["predicted"])
     counts = counts.reindex(index=columns, columns=columns, fill_value=0)
 
@@ -158,7 +162,7 @@ def invalid_answers(inputs: RecipeInputs, most: int = 12) -> list[Row] | None:
     if any("generated_label" not in p for p in inputs.predictions.values()):
         return None
     texts = {
-        m: p.loc[p["generated_label"].notna(), "generated"] for m, p in inputs.predictions.items()
+        m: p.loc[p["generated_label"].isna(), "generated"] for m, p in inputs.predictions.items()
     }
     counts = pd.DataFrame({m: t.value_counts() for m, t in texts.items()}).fillna(0).astype(int)
     rows = [{"text": text, "base": n["base"], "tuned": n["tuned"]} for text, n in counts.iterrows()]

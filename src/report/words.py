@@ -160,7 +160,7 @@ def heatmap_verdict(gradcam: Mapping[str, Any]) -> Verdict:
     beaten, rivals = len(groups["more than"]), sum(map(len, groups.values()))
     found = "; ".join(f"{side} {listed(names)}" for side, names in groups.items() if names)
     sentences = [
-        f"Deleting the patches that Grad-CAM marks hottest costs the answer "
+        f"Covering the parts that Grad-CAM marks hottest costs the answer "
         f"{nats(drops['gradcam'])} nats of log-probability ({nats(own['low'])} to "
         f"{nats(own['high'])}, {count(gradcam['n'])} pictures): {found}."
     ]
@@ -172,14 +172,14 @@ def heatmap_verdict(gradcam: Mapping[str, Any]) -> Verdict:
 
 RIVALS = {
     "edges": "the picture's edges",
-    "random": "random patches",
+    "random": "random parts",
     "randomised": "Grad-CAM of randomised weights",
 }
 HEATMAPS = {
     "gradcam": "Grad-CAM",
     "occlusion": "Occlusion",
     "edges": "Edges of the picture",
-    "random": "Random patches",
+    "random": "Random parts",
     "randomised": "Grad-CAM of randomised weights",
 }
 

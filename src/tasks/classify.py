@@ -20,9 +20,11 @@ class Task:
         self._by_text = {_normalise(label): label for label in labels}
 
     def question(self, record: Mapping[str, Any]) -> str:
+        """The same of every picture; it names the classes where the prompt says {labels}."""
         return self._question
 
     def answer(self, record: Mapping[str, Any]) -> str:
+        """The name of the class."""
         return record["label"]
 
     def parse(self, text: str) -> str | None:

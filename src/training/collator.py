@@ -41,6 +41,7 @@ class Collator:
         return append(self._prompts(records), ids, self.tokenizer.pad_token_id)
 
     def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer as it follows the prompt, with the end token."""
         ids = self.tokenizer(self.family.answer(text), add_special_tokens=False)["input_ids"]
         return [*ids, self.tokenizer.eos_token_id]
 

@@ -33,9 +33,11 @@ class Lessons:
     system = None
 
     def question(self, record: Mapping[str, Any]) -> str:
+        """What the lesson asks."""
         return record["question"]
 
     def answer(self, record: Mapping[str, Any]) -> str:
+        """What the lesson answers."""
         return record["answer"]
 
 

@@ -27,6 +27,7 @@ class AnswerLoss:
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
         inputs = dict(inputs)
         targets = functional.pad(inputs.pop("labels")[:, 1:], (0, 1), value=IGNORED)
         answered = targets != IGNORED
@@ -60,6 +61,7 @@ class StopOnBadLoss(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        """Look at each loss that is logged."""
         loss = (logs or {}).get("loss", 0.0)
         if not torch.isfinite(torch.tensor(loss)):
             raise UserError(

@@ -9,6 +9,7 @@ import pytest
 
 from src.errors import UserError
 from src.report.page import render
+from src.report.pictures import thumbnail
 from tests.report import fake_tree
 from tests.report.fake_tree import CLASSES, TEXTS
 
@@ -63,6 +64,11 @@ def test_shows_base_tuned_gain_interval_and_guessing(page):
     assert "this gain is larger than noise" in text
 
 
+def test_a_metric_without_an_interval_shows_its_plain_difference(page):
+    text = section(page, CLASSES)
+    assert "the written text names no class 8.0 % 1.0 % \N{MINUS SIGN}7.0 pp Calibration" in text
+
+
 def test_a_recipe_without_classes_leaves_their_parts_out(page):
     text = section(page, TEXTS)
     assert "ROUGE-L rises from 0.310 to 0.330" in text
@@ -112,6 +118,19 @@ def test_the_most_confident_wrong_answer_comes_first(page):
     first = wrong.split(f"test-{fake_tree.SUREST_WRONG:04d}")[0]
     assert "Anger 99.9 %" in first and "Truth Natural" in first
     assert "test-" not in first
+
+
+def test_an_example_stands_beside_its_own_picture(page):
+    wrong = page.split("<h4>Most confident and wrong</h4>")[1]
+    number = fake_tree.SUREST_WRONG
+    own = thumbnail(fake_tree.face(number % 6, number)).uri
+    assert wrong.split("<img src=")[1].startswith(f'"{own}"')
+
+
+def test_texts_that_name_no_class_are_counted_for_both_models(page):
+    invalid = section(page, CLASSES).split("Generated text Base Tuned ")[1]
+    assert invalid.startswith("(empty) 1 1 <script>alert('x')</script><img")
+    assert invalid.endswith("a yellow face with a smiling mouth 1 1")
 
 
 def test_the_confusion_matrix_counts_the_predictions(page):

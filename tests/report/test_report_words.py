@@ -83,7 +83,7 @@ def test_heatmaps_that_beat_every_baseline():
     badge, text = heatmap(0.5, 0.2, 0.7)
     assert badge == "Beats 3 of 3 baselines"
     assert text.endswith(
-        "more than the picture's edges (0.50), random patches (0.20) and Grad-CAM of "
+        "more than the picture's edges (0.50), random parts (0.20) and Grad-CAM of "
         "randomised weights (0.70)."
     )
 
@@ -91,7 +91,7 @@ def test_heatmaps_that_beat_every_baseline():
 def test_heatmaps_that_beat_some():
     badge, text = heatmap(1.5, 0.2, 0.9)
     assert badge == "Beats 1 of 3 baselines"
-    assert "more than random patches (0.20); not clearly different from Grad-CAM of" in text
+    assert "more than random parts (0.20); not clearly different from Grad-CAM of" in text
     assert text.endswith("less than the picture's edges (1.50).")
 
 

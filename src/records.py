@@ -1,0 +1,118 @@
+"""The records of a split, in Parquet files that Hugging Face `datasets` reads as they are."""
+
+import atexit
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Image, List, Value
+
+SPLITS = ("train", "validation", "test")
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "image": Image(),
+        "question": Value("string"),
+        "answer": Value("string"),
+        "label": Value("string"),
+        "group": Value("string"),
+        "width": Value("int32"),
+        "height": Value("int32"),
+        "regions": List({"name": Value("string"), "box": List(Value("float32"), length=4)}),
+    }
+)
+ROW_GROUP = 256
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named part of a picture; the box is x0, y0, x1, y1 in shares of its sides."""
+
+    name: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An example as a reader finds it. `id` is the path below data/raw/<data>."""
+
+    id: str
+    path: Path
+    label: str | None = None
+    split: str | None = None  # one of SPLITS where the publisher made it
+    group: str | None = None  # what must not lie on two sides of a split, such as a person
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file or row that is not used; the reason's kind is what stands before its first colon."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of a split."""
+
+    id: str
+    image: bytes  # PNG
+    group: str
+    width: int  # of the original in pixels, upright
+    height: int
+    question: str | None = None
+    answer: str | None = None
+    label: str | None = None
+    regions: tuple[Region, ...] = field(default=())
+
+
+class SplitWriter:
+    """Writes records to a Parquet file, a few at a time; the same records give the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, FEATURES.arrow_schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, record: Record) -> None:
+        image = {"bytes": record.image, "path": None}
+        self._rows.append(asdict(record) | {"image": image})
+        if len(self._rows) == ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._rows, FEATURES.arrow_schema))
+        self._rows.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rows and error is None:
+            self._flush()
+        self._file.close()
+
+
+def read_split(path: Path) -> Dataset:
+    """The records of a split, mapped from the disk; pictures decode when a row is read.
+
+    `datasets` maps Arrow files, not Parquet. It would keep its Arrow copies of every version of
+    every split for good; the copy made here lasts as long as this process.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="split-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = folder / f"{path.stem}.arrow"
+    with pq.ParquetFile(path) as parquet, pa.ipc.new_stream(copy, parquet.schema_arrow) as stream:
+        for batch in parquet.iter_batches(ROW_GROUP):
+            stream.write_batch(batch)
+    return Dataset.from_file(str(copy))

@@ -26,13 +26,14 @@ def near_duplicates(fingerprints: np.ndarray, mirrored: np.ndarray, distance: in
     words = np.ascontiguousarray(points).view(np.uint64)
     plain, mirror = words[:, :4], words[:, 4:]
     n = len(points)
-    groups = np.arange(n)
+    first = np.arange(n)  # of the group of each point: a point that stands for it
     for start in range(0, n, CHUNK):
         rows = plain[start : start + CHUNK]
-        pairs = np.hstack([_near(rows, plain, distance), _near(rows, mirror, distance)])
-        a, b = np.hstack([pairs + [[start], [0]], [np.arange(n), groups]])
-        edges = coo_array((np.ones(len(a), bool), (a, b)), (n, n))
-        groups = connected_components(edges, directed=False)[1]
+        found = np.hstack([_near(rows, plain, distance), _near(rows, mirror, distance)])
+        a = np.concatenate([found[0] + start, np.arange(n)])
+        b = np.concatenate([found[1], first])
+        groups = _components(a, b, n)
+        first = np.unique(groups, return_index=True)[1][groups]
     return groups[of_point.ravel()]
 
 
@@ -60,9 +61,11 @@ def merge(groups: np.ndarray, names: Sequence[str | None]) -> np.ndarray:
     n = int(groups.max()) + 1
     numbers = {name: n + k for k, name in enumerate(dict.fromkeys(filter(None, names)))}
     links = [(group, numbers[name]) for group, name in zip(groups, names, strict=True) if name]
-    if not links:
-        return groups
-    a, b = np.array(links).T
-    nodes = n + len(numbers)
-    edges = coo_array((np.ones(len(a), bool), (a, b)), (nodes, nodes))
-    return connected_components(edges, directed=False)[1][groups]
+    a, b = np.array(links, int).reshape(-1, 2).T
+    return _components(a, b, n + len(numbers))[groups]
+
+
+def _components(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+    """The number of the component of each of `n` nodes, linked by the edges a[k] to b[k]."""
+    edges = coo_array((np.ones(len(a), bool), (a, b)), (n, n))
+    return connected_components(edges, directed=False)[1]

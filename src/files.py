@@ -19,6 +19,10 @@ def whole(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         yield beside
+        for file in beside.rglob("*") if beside.is_dir() else [beside]:
+            if file.is_file():
+                # Some writers make files that their owner alone can read: no cache to share.
+                file.chmod(file.stat().st_mode | 0o044)
         _remove(path)
         beside.rename(path)
     finally:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from src import media
 from src.config import Data
 from src.decoding import BLOCK, decoded
-from src.duplicates import merge, nearest, near_duplicates
+from src.duplicates import merge, near_duplicates, nearest
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.records import SPLITS, Raw, Record, Rejected, SplitWriter

@@ -80,6 +80,7 @@ class SplitWriter:
         self._rows: list[dict[str, Any]] = []
 
     def write(self, record: Record) -> None:
+        """Add a row; it reaches the disk with its row group."""
         image = {"bytes": record.image, "path": None}
         self._rows.append(asdict(record) | {"image": image})
         if len(self._rows) == ROW_GROUP:

@@ -1,4 +1,4 @@
-"""Turn the raw files of one data set into checked, split records: `python -m stages.prepare DATA`."""
+"""Check, group and split the raw files of one data set: `python -m stages.prepare DATA`."""
 
 from pathlib import Path
 

@@ -53,7 +53,13 @@ def gallery(correct: np.ndarray, count: int) -> list[int]:
     """Positions of `count` examples, half right and half wrong where there are as many."""
     right, wrong = np.flatnonzero(correct), np.flatnonzero(~correct)
     wrong_count = min(len(wrong), max(count // 2, count - len(right)))
-    return [*right[: count - wrong_count].tolist(), *wrong[:wrong_count].tolist()]
+    return [*_spread(right, count - wrong_count), *_spread(wrong, wrong_count)]
+
+
+def _spread(positions: np.ndarray, count: int) -> list[int]:
+    """Up to `count` of the positions, evenly: the split lists one class after the other."""
+    count = min(count, len(positions))
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(int)].tolist()
 
 
 def _records(recipe: Recipe, chosen: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
 
 CAPTION = "Describe the picture."
+LEADS = ("", "Look at the picture. ", "What do you see in the picture? ", "What does it show? ")
 
 
 class PretrainTrainer(AnswerLoss, Trainer):
@@ -44,12 +45,12 @@ class Lessons:
 def corpus(spec: BuiltBase, seed: int) -> list[str]:
     """Texts that the tokenizer of a base is trained on."""
     rng = random.Random(f"{seed} corpus")
-    texts = ["system user assistant You are a helpful assistant.", CAPTION, *_instructions(rng, [])]
+    texts = ["system user assistant You are a helpful assistant.", CAPTION]
     for drawing in _drawings(spec.pretrain):
         for _ in range(500):
             lesson = drawing.lesson(rng, 28)
             texts += [lesson.caption, *(f"{q} {a}" for q, a in lesson.questions.values())]
-            texts += _instructions(rng, drawing.VOCABULARY)
+            texts.append(_instruction(rng, drawing.VOCABULARY)[0])
     return texts
 
 
@@ -158,18 +159,18 @@ def _drawings(pretrain: Pretrain) -> list[ModuleType]:
     return [import_module(f"src.drawing.{name}") for name in pretrain.drawings]
 
 
-def _exercise(rng: random.Random, lesson: Lesson, words: tuple[str, ...]) -> tuple[str, str]:
+def _exercise(rng: random.Random, lesson: Lesson, words: Sequence[str]) -> tuple[str, str]:
     kind = rng.random()
     if kind < 0.65:
         return CAPTION, lesson.caption
     if kind < 0.9:
         return rng.choice(list(lesson.questions.values()))
-    repeat, pick = _instructions(rng, words)
-    question = repeat if kind < 0.95 else pick
-    named = question.partition(": ")[2].rstrip(".").split(", ")
-    return question, rng.choice(named)
+    return _instruction(rng, words)
 
 
-def _instructions(rng: random.Random, words: Any) -> list[str]:
-    shuffled = rng.sample(list(words) or ["one"], len(words) or 1)
-    return [f"Repeat the word: {shuffled[0]}.", f"Answer with one word: {', '.join(shuffled)}."]
+def _instruction(rng: random.Random, words: Sequence[str]) -> tuple[str, str]:
+    """A question in words alone, whose answer says nothing of the picture."""
+    shuffled = rng.sample(list(words), len(words))
+    if rng.random() < 0.4:
+        return f"Repeat the word: {shuffled[0]}.", shuffled[0]
+    return f"{rng.choice(LEADS)}Answer with one word: {', '.join(shuffled)}.", rng.choice(shuffled)

@@ -36,8 +36,6 @@ def run(recipe: Recipe, seed: int) -> None:
     with whole(Path("models/adapters") / recipe.name) as adapter:
         model.save_pretrained(adapter)
         (adapter / "README.md").unlink(missing_ok=True)
-        for file in adapter.iterdir():
-            file.chmod(0o644)  # safetensors writes files that their owner alone can read
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
     shutil.rmtree(checkpoints)
 

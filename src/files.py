@@ -1,7 +1,6 @@
 """Whole files or none: written beside their place, then renamed."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,11 @@ from typing import Any
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or fill a folder at; renamed to `path` on success.
 
-    A failure inside leaves whatever `path` was before.
+    A failure inside leaves whatever `path` was before, and what a killed process left is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part-{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")
+    _remove(beside)
     try:
         yield beside
         for file in beside.rglob("*") if beside.is_dir() else [beside]:

@@ -100,7 +100,8 @@ def _decode(raws: Sequence[Raw], side: int, path: Path) -> tuple[Pictures, list[
     sizes, hashes, pngs = [], [], []
     rejected = []
     schema = pa.schema({"png": pa.binary()})
-    results = decoded([raw.path for raw in raws], partial(media.stored, side=side))
+    # Absolute: joblib's workers keep the working directory that they were started in.
+    results = decoded([raw.path.absolute() for raw in raws], partial(media.stored, side=side))
     with pq.ParquetWriter(path, schema, compression="none") as file:
         for raw, stored in tqdm(
             zip(raws, results, strict=True), total=len(raws), unit="picture", desc="prepare"
@@ -116,8 +117,8 @@ def _decode(raws: Sequence[Raw], side: int, path: Path) -> tuple[Pictures, list[
                 file.write_table(pa.table({"png": pngs}, schema))
                 pngs.clear()
         file.write_table(pa.table({"png": pngs}, schema))
-    both = np.frombuffer(b"".join(hashes), np.uint8).reshape(len(kept), -1)
     size = media.FINGERPRINT_BYTES
+    both = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 2 * size)
     return Pictures(kept, sizes, both[:, :size], both[:, size:]), rejected
 
 

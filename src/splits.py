@@ -59,11 +59,8 @@ def _hold_out(
     labels, own = [raws[i].label for i in rest], groups[list(rest)]
     many = len(set(own.tolist()))
     too_few = UserError(
-        f"{len(rest)} different pictures are too few to hold out the share {share} of them: "
-        f"add pictures or raise {key} in params.yaml"
-        if many == len(rest)
-        else f"{len(rest)} pictures in {many} groups of near-duplicates are too few to hold out "
-        f"the share {share} of them: add pictures or raise {key} in params.yaml"
+        f"{len(rest)} pictures, {many} of them different, are too few to hold out the share "
+        f"{share}: add pictures or raise {key} in params.yaml"
     )
     if many < part.denominator:
         raise too_few

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     Raises:
         UserError: nothing bears one of the labels, or a JSON or CSV file is malformed.
     """
-    top = _top(folder, data.labels is not None)
+    top = _top(folder, _by_lower_case(data.labels or []))
     regions = _regions(top / "regions.csv", folder)
     if lists := _lists(top):
         return _from_lists(lists, folder, data, regions)
@@ -56,7 +56,7 @@ def _from_folders(
 ) -> Iterator[Raw | Rejected]:
     splits = [path for path in _folders(top) if path.name.lower() in SPLITS]
     parents: dict[Path, str | None] = {
-        _top(path, data.labels is not None): SPLITS[path.name.lower()] for path in splits
+        _top(path, _by_lower_case(data.labels or [])): SPLITS[path.name.lower()] for path in splits
     }
     named = data.labels or [c.name for parent in parents or [top] for c in _folders(parent)]
     labels = _by_lower_case(named)
@@ -147,14 +147,13 @@ def _first(row: Any, keys: tuple[str, ...]) -> Any:
     return next((row[k] for k in keys if k in row), None) if isinstance(row, dict) else None
 
 
-def _top(folder: Path, labels_are_known: bool) -> Path:
+def _top(folder: Path, labels: Collection[str]) -> Path:
     """The folder to read, below folders that hold one folder and nothing else of use."""
     while len(inside := _folders(folder)) == 1 and not _lists(folder):
         (only,) = inside
-        # Without known labels, a folder of files alone is a class.
-        if only.name.lower() in SPLITS or not (_folders(only) or labels_are_known):
+        named_again = folder.name.lower() in SPLITS
+        if only.name.lower() in labels or (only.name.lower() in SPLITS and not named_again):
             break
-        # A single class folder, of a known label, holds files.
         if not (_folders(only) or _lists(only)):
             break
         folder = only

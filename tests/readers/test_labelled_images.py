@@ -67,8 +67,8 @@ def test_class_folders_without_splits_and_with_folders_inside(tmp_path: Path, da
 
 
 def test_a_single_class_folder_is_read(tmp_path: Path, data: Data) -> None:
-    fill(tmp_path, "joy/1.jpg")
-    assert found(tmp_path, data) == {("joy/1.jpg", "Joy", None)}
+    fill(tmp_path, "joy/ann/1.jpg")
+    assert found(tmp_path, data) == {("joy/ann/1.jpg", "Joy", None)}
 
 
 @pytest.mark.parametrize("splits", [("Train/", "Test/"), ("", "")])

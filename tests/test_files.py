@@ -1,0 +1,46 @@
+import stat
+
+import pytest
+
+from src.files import read_json, whole, write_json
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "numbers.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), whole(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
+    for name in ("one", "two"):
+        with whole(tmp_path / "folder") as beside:
+            beside.mkdir()
+            (beside / name).touch()
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    with whole(tmp_path / "folder") as beside:
+        left = beside
+    left.mkdir()
+    (left / "old").touch()
+    with whole(tmp_path / "folder") as beside:
+        beside.mkdir()
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_others_can_read_what_was_written(tmp_path):
+    with whole(tmp_path / "folder") as beside:
+        beside.mkdir()
+        (beside / "file").touch(mode=0o600)
+    assert (tmp_path / "folder/file").stat().st_mode & stat.S_IROTH
+
+
+def test_no_number_that_is_none_reaches_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "numbers.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -61,7 +61,8 @@ def stored(path: Path, side: int) -> Stored:
     picture, (width, height) = _load(path, side)
     picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    # Half the time of the default level, for 2 % more bytes.
+    picture.save(file, "PNG", compress_level=3)
     mirrored = fingerprint(ImageOps.mirror(picture))
     return Stored(file.getvalue(), width, height, fingerprint(picture), mirrored)
 

@@ -102,7 +102,7 @@ def _decode(raws: Sequence[Raw], side: int, path: Path) -> tuple[Pictures, list[
     schema = pa.schema({"png": pa.binary()})
     # Absolute: joblib's workers keep the working directory that they were started in.
     results = decoded([raw.path.absolute() for raw in raws], partial(media.stored, side=side))
-    with pq.ParquetWriter(path, schema, compression="none") as file:
+    with pq.ParquetWriter(path, schema, compression="none", write_statistics=False) as file:
         for raw, stored in tqdm(
             zip(raws, results, strict=True), total=len(raws), unit="picture", desc="prepare"
         ):
@@ -172,7 +172,7 @@ def _write_splits(
 ) -> None:
     """Send each picture to the file of its split. A group is named after its first picture."""
     names: dict[int, str] = {}
-    with ExitStack() as stack, pq.ParquetFile(pixels) as file:
+    with ExitStack() as stack, pq.ParquetFile(pixels, pre_buffer=False) as file:
         writers = {s: stack.enter_context(SplitWriter(out / f"{s}.parquet")) for s in SPLITS}
         pngs = (png for batch in file.iter_batches(BLOCK) for png in batch["png"])
         for i, (raw, png) in enumerate(zip(pictures.raws, pngs, strict=True)):

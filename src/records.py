@@ -76,7 +76,8 @@ class SplitWriter:
     """Writes records to a Parquet file, a few at a time; the same records give the same bytes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, FEATURES.arrow_schema)
+        # Statistics would copy the least and the greatest picture of each row group to the footer.
+        self._file = pq.ParquetWriter(path, FEATURES.arrow_schema, write_statistics=False)
         self._rows: list[dict[str, Any]] = []
 
     def write(self, record: Record) -> None:
@@ -113,7 +114,11 @@ def read_split(path: Path) -> Dataset:
     folder = Path(tempfile.mkdtemp(prefix="split-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / f"{path.stem}.arrow"
-    with pq.ParquetFile(path) as parquet, pa.ipc.new_stream(copy, parquet.schema_arrow) as stream:
+    # pre_buffer would hold the whole file in memory.
+    with (
+        pq.ParquetFile(path, pre_buffer=False) as parquet,
+        pa.ipc.new_stream(copy, parquet.schema_arrow) as stream,
+    ):
         for batch in parquet.iter_batches(ROW_GROUP):
             stream.write_batch(batch)
     return Dataset.from_file(str(copy))

@@ -24,8 +24,7 @@ def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    with whole(tmp_path / "folder") as beside:
-        left = beside
+    left = tmp_path / ".folder.part"
     left.mkdir()
     (left / "old").touch()
     with whole(tmp_path / "folder") as beside:

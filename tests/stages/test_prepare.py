@@ -233,8 +233,15 @@ def test_every_odd_file_is_used_or_rejected_for_what_it_is(
     assert fine | {"pillow_pil123p.png", "avif_valid.avif", "pillow_iss634.apng"} <= used
 
 
-def test_a_file_that_kills_its_worker_costs_that_file_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cores", ["1", "2"])
+def test_a_file_that_kills_its_worker_costs_that_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: str
+) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
+    here = os.getpid()
+
     def fatal(path: Path) -> media.Stored:
+        assert os.getpid() != here, "decoded in the process of the stage"
         if path.name in ("3.png", "7.png"):
             os.kill(os.getpid(), signal.SIGSEGV)
         return media.stored(path, 28)

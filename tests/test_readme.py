@@ -1,0 +1,58 @@
+"""What README.md says, against what is there."""
+
+import re
+
+import pytest
+
+from src.files import read_json
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("accuracy", "accuracy by label scoring"),
+        ("generated_accuracy", "accuracy of the generated word"),
+    ],
+)
+def test_the_table_shows_the_numbers_of_the_last_run(metric, words):
+    metrics = ROOT / "metrics/emotion_qwen2vl"
+    base, tuned = read_json(metrics / "base.json"), read_json(metrics / "tuned.json")
+    value, low, high = (100 * tuned["gain"][metric][k] for k in ("value", "low", "high"))
+    row = (
+        f"| `emotion_qwen2vl`, {words} | {tuned['n']} | {base[metric]:.1%} | {tuned[metric]:.1%} "
+        f"| {value:+.1f} points ({low:.1f} to {high:.1f}) | {tuned['chance']:.1%} |"
+    )
+    assert row.replace("%", " %") in README
+
+
+def test_every_path_that_it_names_is_there():
+    tree = README.partition("## What lies where")[2].partition("```\n")[2].partition("```")[0]
+    folder = ROOT
+    for line in tree.splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].replace(",", " ").split()
+        folder = ROOT / "src" if line.startswith("  ") else ROOT
+        for name in names:
+            made = name in ("data/", "models/", "reports/")
+            assert made or (folder / name).exists(), name
+
+
+def test_every_override_that_it_shows_names_a_key(params):
+    from ruamel.yaml import YAML
+
+    raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    overrides = re.findall(r"-S '?([\w.]+)=", README)
+    assert overrides
+    for override in overrides:
+        block = raw
+        for key in override.split("."):
+            assert key in block, override
+            block = block[key]
+
+
+def test_every_make_target_that_it_names_is_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target

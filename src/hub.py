@@ -7,9 +7,9 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from src.config import Base
 from src.errors import UserError
 from src.files import whole, write_json
+from src.schema import Base
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 

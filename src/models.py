@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from src import families
-from src.config import Lora, Recipe
 from src.errors import UserError
 from src.files import read_json
+from src.schema import Lora, Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

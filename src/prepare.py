@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from src import media
-from src.config import Data
 from src.decoding import BLOCK, decoded
 from src.duplicates import merge, near_duplicates, nearest
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.records import SPLITS, Raw, Record, Rejected, SplitWriter
+from src.schema import Data
 from src.splits import Splits, assign
 
 

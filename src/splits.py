@@ -8,9 +8,9 @@ from itertools import islice
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from src.config import Data
 from src.errors import UserError
 from src.records import Raw
+from src.schema import Data
 
 Splits = list[str | None]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from src import config
-from src.config import HubBase
 from src.errors import one_line
 from src.files import write_json
+from src.schema import HubBase
 
 
 @one_line

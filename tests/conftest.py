@@ -28,9 +28,9 @@ def recipe(params):
 @pytest.fixture(scope="session")
 def base(tmp_path_factory, params) -> Path:
     """A base folder as the build stage leaves it, with random weights."""
-    from src.config import Text, Vision
     from src.families import qwen2_vl
     from src.files import write_json
+    from src.schema import Text, Vision
     from src.training.pretrain import corpus
 
     small = {"layers": 2, "hidden": 64, "heads": 2}

@@ -13,7 +13,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from src import config
+from src import config, schema
 from src.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -208,8 +208,8 @@ def test_recipe_1_has_the_published_settings_at_full_scale(params: Path) -> None
     put(params, {"scale": "full"})
     full = config.load(params)
     recipe = full.recipes["emotion_qwen2vl"]
-    assert recipe.lora == config.Lora(r=8, alpha=16, dropout=0.1, targets=["q_proj", "v_proj"])
-    assert recipe.quantization == config.Quantization(bits=4, type="nf4", double=True)
+    assert recipe.lora == schema.Lora(r=8, alpha=16, dropout=0.1, targets=["q_proj", "v_proj"])
+    assert recipe.quantization == schema.Quantization(bits=4, type="nf4", double=True)
     assert recipe.train.model_dump(
         include={
             "epochs",

@@ -5,9 +5,9 @@ from peft import get_peft_model
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from src import models
-from src.config import Lora, Quantization
 from src.errors import UserError
 from src.families import qwen2_vl
+from src.schema import Lora, Quantization
 from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
 from tests.conftest import ROOT

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from src.config import Drawn
 from src.drawing import Lesson
+from src.schema import Drawn
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]

@@ -10,7 +10,6 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from tqdm import tqdm
 
 from src import families, tasks
-from src.config import Evaluate, Explain, Params, Recipe
 from src.explain import maps, scores
 from src.files import read_json, whole, write_json
 from src.inference.generate import base_of
@@ -18,6 +17,7 @@ from src.inference.predict import predictions_file
 from src.metrics.intervals import interval
 from src.models import load_processor, load_tuned
 from src.records import read_split
+from src.schema import Evaluate, Explain, Params, Recipe
 from src.training.collator import Collator
 
 SHOWN_SIDE = 224

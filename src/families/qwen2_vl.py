@@ -17,8 +17,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from src.config import BuiltBase
 from src.families.tokenizer import train_tokenizer
+from src.schema import BuiltBase
 
 # A 4-bit vision tower is a known cause of nonsense answers.
 UNQUANTIZED = ["model.visual", "lm_head"]

@@ -6,11 +6,11 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from src import families, tasks
-from src.config import Recipe
 from src.files import read_json, whole
 from src.inference.generate import generate, score
 from src.models import load_processor
 from src.records import read_split
+from src.schema import Recipe
 from src.training.collator import Collator
 
 

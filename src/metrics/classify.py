@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.config import Evaluate
 from src.errors import UserError
 from src.metrics.intervals import Statistic, interval, paired_gain, same_examples
 from src.metrics.labels import (
@@ -26,6 +25,7 @@ from src.metrics.labels import (
     per_class,
     reliability,
 )
+from src.schema import Evaluate
 
 # Half-precision probabilities add up to 1 no better than this.
 _SUM_TOLERANCE = 0.01

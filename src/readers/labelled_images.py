@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.config import Data
 from src.errors import UserError
 from src.records import Raw, Region, Rejected
+from src.schema import Data
 
 SPLITS = {
     "train": "train",

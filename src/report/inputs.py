@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import pandas as pd
 import pyarrow.parquet as pq
 
-from src.config import Params, Recipe
 from src.errors import UserError
 from src.files import read_json
+from src.schema import Params, Recipe
 
 MODELS = ("base", "tuned")
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from src.config import BuiltBase, Params, Recipe
 from src.report import examples, plots, tables, words
 from src.report.inputs import DataInputs, RecipeInputs, read_bases, read_data, read_recipe
+from src.schema import BuiltBase, Params, Recipe
 
 HERE = Path(__file__).parent
 PACKAGES = (

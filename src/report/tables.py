@@ -187,9 +187,10 @@ def split_table(summary: Mapping[str, Any]) -> Row:
 def rejected(data: DataInputs) -> Row:
     """How many files were left out and why, and the first of them."""
     shown = data.rejected.head(REJECTED_SHOWN)
+    kinds = data.rejected["reason"].str.partition(":")[0]
     return {
         "n": len(data.rejected),
-        "reasons": data.rejected["reason"].value_counts().sort_index().to_dict(),
+        "reasons": kinds.value_counts().sort_index().to_dict(),
         "files": shown[["file", "reason"]].to_dict("records"),
     }
 

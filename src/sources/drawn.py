@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from src.config import Drawn
+from src.schema import Drawn
 
 
 def fetch(source: Drawn, folder: Path, seed: int) -> dict[str, object]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import requests
 from filelock import FileLock
 
-from src.config import KaggleDataset
 from src.errors import UserError
+from src.schema import KaggleDataset
 from src.sources.unpack import unpack
 
 if TYPE_CHECKING:

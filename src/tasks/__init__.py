@@ -9,7 +9,7 @@ A module of this package defines a class `Task(prompt, labels)` with
 from importlib import import_module
 from typing import Any
 
-from src.config import Recipe
+from src.schema import Recipe
 
 
 def load(recipe: Recipe, labels: list[str]) -> Any:

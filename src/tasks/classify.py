@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.config import Prompt
+from src.schema import Prompt
 
 
 class Task:

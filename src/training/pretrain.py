@@ -13,10 +13,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainingArguments
 
 from src import families
-from src.config import Base, BuiltBase, Pretrain
 from src.drawing import Lesson
 from src.files import whole, write_json
 from src.inference.generate import generate
+from src.schema import Base, BuiltBase, Pretrain
 from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
 

@@ -11,10 +11,10 @@ import pandas as pd
 from transformers import set_seed
 
 from src import families, tasks
-from src.config import Recipe
 from src.files import read_json, whole
 from src.models import add_lora, load_base, load_processor
 from src.records import read_split
+from src.schema import Recipe
 from src.training.collator import Collator
 from src.training.trainer import train
 

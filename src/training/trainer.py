@@ -11,9 +11,9 @@ from torch.nn import functional
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from src.config import Training
 from src.errors import UserError
 from src.models import language_model
+from src.schema import Training
 from src.training.collator import IGNORED, Collator
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.config import Drawn
 from src.drawing import faces
+from src.schema import Drawn
 
 SOURCE = Drawn(drawing="faces", train=12, test=6, size=64)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.config import Evaluate
 from src.errors import UserError
 from src.metrics.classify import gains, summarise
+from src.schema import Evaluate
 
 LABELS = ["cat", "dog", "cow"]
 EVALUATE = Evaluate(bootstrap=200, confidence=0.95, calibration_bins=10, batch_size=8)

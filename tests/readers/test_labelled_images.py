@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from src.config import Data
 from src.errors import UserError
 from src.readers.labelled_images import read
 from src.records import Raw, Region, Rejected
+from src.schema import Data
 
 LABELS = ["Natural", "Joy", "Fear"]
 NESTED = "Autistic Children Emotions - Dr. Fatma M. Talaat"

@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from src import config
-from src.config import Params
+from src.schema import Params
 
 SCRIPT = "<script>alert('x')</script>"
 HOSTILE_FILE = f"Train/joy/{SCRIPT}.jpg"

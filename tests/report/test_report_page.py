@@ -109,7 +109,7 @@ def test_lists_fifty_rejected_files_and_counts_all(page):
 
 def test_names_every_parameter_and_the_versions(page):
     assert "target_modules" not in page
-    assert "near_duplicate_distance: 12" in page
+    assert "near_duplicate_distance: 20" in page
     assert "<dt>torch</dt><dd>2." in page and "<dt>Python</dt><dd>3." in page
 
 

@@ -14,8 +14,8 @@ from filelock import FileLock
 from kagglesdk import kaggle_env
 from ruamel.yaml import YAML
 
-from src.config import KaggleDataset
 from src.errors import UserError
+from src.schema import KaggleDataset
 from src.sources import kaggle
 from tests.servers import kaggle_server
 from tests.servers.kaggle_server import DATASET, TOKEN, VERSION, KaggleServer

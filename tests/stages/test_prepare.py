@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from src import config, media
+from src import media, schema
 from src.decoding import decoded
 from src.drawing.faces import draw, random_face
 from src.errors import UserError
@@ -28,7 +28,7 @@ DISTANCE = 12
 
 
 @pytest.fixture
-def data(params) -> config.Data:
+def data(params) -> schema.Data:
     update = {"image_size": 56, "near_duplicate_distance": DISTANCE, "validation": 0.2, "test": 0.2}
     return params.data["autism_faces"].model_copy(update=update | {"labels": LABELS})
 
@@ -66,7 +66,7 @@ def publish(folder: Path, drawn: list[tuple[str, Image.Image]], test: int) -> Pa
     return folder
 
 
-def run(data: config.Data, raw: Path, out: Path, seed: int = 17) -> Path:
+def run(data: schema.Data, raw: Path, out: Path, seed: int = 17) -> Path:
     out.mkdir()
     prepare(data, seed, raw, out)
     return out
@@ -96,7 +96,7 @@ def number(identity: str) -> str:
 
 @pytest.mark.parametrize("test", [0, 40])
 def test_no_group_near_duplicate_or_picture_lies_on_two_sides(
-    tmp_path: Path, data: config.Data, drawn: list, test: int
+    tmp_path: Path, data: schema.Data, drawn: list, test: int
 ) -> None:
     out = run(data, publish(tmp_path / "raw", drawn, test), tmp_path / "out")
     splits = rows(out)
@@ -113,7 +113,7 @@ def test_no_group_near_duplicate_or_picture_lies_on_two_sides(
 
 
 def test_the_publishers_test_stays_whole_and_training_gives_way(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     out = run(data, publish(tmp_path / "raw", drawn, 40), tmp_path / "out")
     assert {r["id"] for r in rows(out)["test"]} == {
@@ -130,7 +130,7 @@ def test_the_publishers_test_stays_whole_and_training_gives_way(
 
 
 def test_a_publishers_validation_stays_whole_too(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     raw = publish(tmp_path / "raw", drawn, 40)
     for label in LABELS:
@@ -147,7 +147,7 @@ def test_a_publishers_validation_stays_whole_too(
 
 
 def test_a_split_of_ones_own_keeps_its_shares_and_labels(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     out = run(data, publish(tmp_path / "raw", drawn, 0), tmp_path / "out")
     splits, summary = rows(out), read_json(out / "summary.json")
@@ -167,7 +167,7 @@ def test_a_split_of_ones_own_keeps_its_shares_and_labels(
     assert {r["id"] for r in rows(other)["test"]} != {r["id"] for r in splits["test"]}
 
 
-def test_a_named_group_stays_together(tmp_path: Path, data: config.Data, drawn: list) -> None:
+def test_a_named_group_stays_together(tmp_path: Path, data: schema.Data, drawn: list) -> None:
     for i, (_, face) in enumerate(drawn):
         save(face, tmp_path / f"raw/{i}.png")
     people = [
@@ -182,7 +182,7 @@ def test_a_named_group_stays_together(tmp_path: Path, data: config.Data, drawn: 
 
 
 def test_two_runs_write_the_same_bytes_whatever_the_cores(
-    tmp_path: Path, data: config.Data, drawn: list, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: schema.Data, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = publish(tmp_path / "raw", drawn[:80], 20)
     (raw / "Train/Joy/broken.jpg").write_bytes(b"no picture")
@@ -199,7 +199,7 @@ def test_two_runs_write_the_same_bytes_whatever_the_cores(
 
 @pytest.mark.skipif(not BAD.is_dir(), reason="../shared/real is not there")
 def test_every_odd_file_is_used_or_rejected_for_what_it_is(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     raw = publish(tmp_path / "raw", drawn[:90], 0)
     names = sorted(path.name for path in BAD.iterdir())
@@ -257,7 +257,7 @@ def test_a_file_that_kills_its_worker_costs_that_file_alone(
 
 
 def test_a_listed_twice_picture_is_used_once(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     for i, (_, face) in enumerate(drawn):
         save(face, tmp_path / f"raw/{i}.png")
@@ -270,7 +270,7 @@ def test_a_listed_twice_picture_is_used_once(
 
 
 def test_too_few_pictures_are_one_clear_error(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     raw = publish(tmp_path / "raw", drawn[1:4], 0)
     with pytest.raises(UserError, match=r"too few to hold out .* data\.autism_faces\.test"):
@@ -278,14 +278,14 @@ def test_too_few_pictures_are_one_clear_error(
 
 
 def test_a_class_without_a_training_picture_is_named(
-    tmp_path: Path, data: config.Data, drawn: list
+    tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
     faces = [(label, face) for label, face in drawn if label != "Fear"]
     with pytest.raises(UserError, match="no training picture is a Fear"):
         run(data, publish(tmp_path / "raw", faces, 30), tmp_path / "out")
 
 
-def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, data: config.Data) -> None:
+def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, data: schema.Data) -> None:
     (tmp_path / "raw/joy").mkdir(parents=True)
     (tmp_path / "raw/joy/1.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds no usable picture: empty file \(1\)"):

@@ -68,8 +68,36 @@ def test_training_moves_every_adapter_weight_and_no_other(
     trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == ("lora_" not in name), name
-        if "lora_" in name:
-            assert parameter.dtype == torch.float32
+
+
+def test_the_adapter_is_trained_in_full_precision(
+    base, recipe, collator, records, settings, tmp_path
+):
+    model = adapter(base, recipe)
+    dtypes = set()
+    for name, module in model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda m, inputs, output: dtypes.add(m.weight.dtype))
+    trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+    assert dtypes == {torch.float32}
+
+
+def test_checkpointing_recomputes_the_language_model_and_never_differentiates_the_tower(
+    base, recipe, collator, records, settings, tmp_path
+):
+    model = adapter(base, recipe)
+    tower = qwen2_vl.vision(model.get_base_model()).blocks[0]
+    layer = models.language_model(model).layers[0].self_attn
+    seen, reads = [], []
+    tower.register_forward_hook(lambda m, inputs, output: seen.append(output.requires_grad))
+    layer.register_forward_hook(lambda m, inputs, output: reads.append(m.training))
+    one_step = settings.model_copy(
+        update={"gradient_checkpointing": True, "max_steps": 1, "evaluations": 1}
+    )
+    trainer.train(model, collator, records, records, one_step, tmp_path, seed=1)
+    assert seen
+    assert not any(seen)
+    assert reads.count(True) == 2, "forward, and again for the backward pass"
 
 
 def test_the_log_holds_training_and_validation_losses(

@@ -1,0 +1,235 @@
+"""The types of `params.yaml` at one scale: what a value may be, and that names name something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused and nothing is converted but int to float."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Drawn(Strict):
+    drawing: Name
+    train: Positive
+    test: Positive
+    size: Annotated[int, Field(ge=32)]
+
+
+class KaggleDataset(Strict):
+    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+    version: Positive
+
+
+class Source(Strict):
+    """Where raw files come from: `folder` where it is set, else the one other key."""
+
+    folder: Name | None = None
+    drawn: Drawn | None = None
+    kaggle: KaggleDataset | None = None
+
+    @property
+    def kind(self) -> str:
+        """The key that holds the source, which is also the name of its module in src/sources."""
+        return "folder" if self.folder else next(k for k in ("drawn", "kaggle") if getattr(self, k))
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Source:
+        named = [k for k in ("drawn", "kaggle") if getattr(self, k)]
+        if len(named) > 1 or not (named or self.folder):
+            raise ValueError("name one of folder, drawn, kaggle")
+        return self
+
+
+class Data(Strict):
+    name: str
+    reader: Name
+    labels: Annotated[list[Name], Field(min_length=2)] | None
+    licence: str
+    validation: Annotated[float, Field(gt=0, le=0.5)]
+    test: Annotated[float, Field(gt=0, le=0.5)]
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=64)]
+    image_size: Annotated[int, Field(ge=28, le=4096)]
+    source: Source
+
+
+class Vision(Strict):
+    layers: Positive
+    hidden: Positive
+    heads: Positive
+
+
+class Text(Vision):
+    kv_heads: Positive
+
+
+class Pretrain(Strict):
+    drawings: Annotated[list[Name], Field(min_length=1)]
+    pictures: Positive
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class BuiltBase(Strict):
+    """A base model made here, of the family's own architecture."""
+
+    image_size: Annotated[int, Field(ge=28, multiple_of=28)]
+    vocabulary: Annotated[int, Field(ge=300)]
+    vision: Vision
+    text: Text
+    pretrain: Pretrain
+
+
+class HubBase(Strict):
+    """A base model of the Hub. A null revision is resolved and recorded by the build stage."""
+
+    id: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+
+
+def _base_kind(block: Any) -> str:
+    return "HubBase" if isinstance(block, dict) and "id" in block else "BuiltBase"
+
+
+class Base(Strict):
+    name: str
+    family: Name
+    model: Annotated[
+        Annotated[BuiltBase, Tag("BuiltBase")] | Annotated[HubBase, Tag("HubBase")],
+        Discriminator(_base_kind),
+    ]
+
+
+class Training(Strict):
+    epochs: Annotated[float, Field(gt=0)]
+    max_steps: Positive | None
+    batch_size: Positive
+    gradient_accumulation: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    warmup_ratio: Share
+    warmup_steps: Count
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    optimizer: Name
+    gradient_checkpointing: bool
+    max_length: Positive
+    evaluations: Positive
+    workers: Count
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _one_warmup(cls, steps: int, earlier: ValidationInfo) -> int:
+        if steps and earlier.data.get("warmup_ratio"):
+            raise ValueError("one of warmup_ratio and warmup_steps must be 0")
+        return steps
+
+
+class Quantization(Strict):
+    bits: Literal[4, 16]
+    type: Literal["nf4", "fp4"]
+    double: bool
+
+
+class Lora(Strict):
+    r: Positive
+    alpha: Positive
+    dropout: Share
+    targets: Annotated[list[Name], Field(min_length=1)]
+
+
+class Prompt(Strict):
+    system: str | None
+    question: Name
+
+    @field_validator("question")
+    @classmethod
+    def _known_placeholders(cls, question: str) -> str:
+        names = {name for _, name, _, _ in Formatter().parse(question) if name is not None}
+        if unknown := names - {"labels"}:
+            raise ValueError(f"{{{unknown.pop()}}} is no placeholder; {{labels}} is the only one")
+        return question
+
+
+class Recipe(Strict):
+    name: str
+    data: str
+    base: str
+    family: str
+    task: Name
+    prompt: Prompt
+    max_new_tokens: Positive
+    quantization: Quantization
+    precision: Literal["fp32", "bf16", "fp16"]
+    lora: Lora
+    train: Training
+
+
+class Evaluate(Strict):
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    calibration_bins: Annotated[int, Field(ge=2)]
+    batch_size: Positive
+
+
+class Explain(Strict):
+    pictures: Positive
+    gallery: Positive
+    cells: Annotated[int, Field(ge=2, le=64)]
+    deleted: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Params(Strict):
+    """The whole file at its scale."""
+
+    scale: str
+    seed: Count
+    data: dict[str, Data]
+    base: dict[str, Base]
+    recipes: dict[str, Recipe]
+    evaluate: Evaluate
+    explain: Explain
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        for name, recipe in self.recipes.items():
+            where = f"recipes.{name}"
+            if recipe.data not in self.data:
+                raise ValueError(f"{where}.data: no data set is named {recipe.data!r}")
+            if recipe.base not in self.base:
+                raise ValueError(f"{where}.base: no base is named {recipe.base!r}")
+            family = self.base[recipe.base].family
+            if recipe.family != family:
+                raise ValueError(f"{where}.family: {recipe.base} is of the family {family!r}")
+            _module_exists(f"{where}.task", "tasks", recipe.task)
+        for name, base in self.base.items():
+            _module_exists(f"base.{name}.family", "families", base.family)
+        for name, data in self.data.items():
+            _module_exists(f"data.{name}.reader", "readers", data.reader)
+        return self
+
+
+def _module_exists(key: str, package: str, name: str) -> None:
+    if not (name.isidentifier() and (Path(__file__).parent / package / f"{name}.py").is_file()):
+        raise ValueError(f"{key}: there is no src/{package}/{name}.py")

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
+from httpx2 import HTTPError
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from src.errors import UserError
@@ -32,7 +33,7 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
             f"base.{base.name}.full: {model_id} is gated; accept its licence on its page, then "
             "log in with `hf auth login`"
         ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
             f"base.{base.name}.full: cannot download {model_id} at "
             f"{base.model.revision or 'main'}: "

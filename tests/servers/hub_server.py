@@ -1,0 +1,92 @@
+"""A loopback server that speaks as much of the Hub's protocol as loading a model takes."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+
+class Hub(ThreadingHTTPServer):
+    """One model, `repo`, whose files at `commit` lie in `folder`; `refuse` is an error to order."""
+
+    def __init__(self, folder: Path, repo: str, commit: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.repo, self.commit = folder, repo, commit
+        self.refuse: tuple[int, str] | None = None
+        self.requests: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, with_body: bool) -> None:
+        hub, path = self.server, urlsplit(self.path).path
+        hub.requests.append(f"{self.command} {path}")
+        if hub.refuse:
+            return self._error(*hub.refuse)
+        info = f"/api/models/{hub.repo}"
+        sizes = {p.name: p.stat().st_size for p in sorted(hub.folder.iterdir()) if p.is_file()}
+        if path in (info, f"{info}/revision/{hub.commit}"):
+            siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+            return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
+        if path == f"{info}/tree/{hub.commit}":
+            entry = {"type": "file", "oid": "0" * 40}
+            return self._json([entry | {"path": n, "size": s} for n, s in sizes.items()])
+        prefix = f"/{hub.repo}/resolve/{hub.commit}/"
+        if path.startswith(prefix):
+            file = hub.folder / path.removeprefix(prefix)
+            if file.is_file():
+                body = file.read_bytes()
+                etag = f'"{hashlib.sha1(body).hexdigest()}"'
+                headers = {"ETag": etag, "X-Repo-Commit": hub.commit}
+                return self._send(body, headers, with_body)
+            return self._error(404, "EntryNotFound")
+        known = path.startswith((f"/{hub.repo}/", f"{info}/"))
+        return self._error(404, "RevisionNotFound" if known else "RepoNotFound")
+
+    def _error(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _json(self, value: object) -> None:
+        self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
+
+    def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+        self.send_response(200)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+
+@contextmanager
+def serve(folder: Path, repo: str, commit: str) -> Iterator[Hub]:
+    """Run the server for as long as the block lasts."""
+    with Hub(folder, repo, commit) as hub:
+        thread = Thread(target=hub.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield hub
+        finally:
+            hub.shutdown()
+            thread.join()

@@ -132,7 +132,15 @@ class Training(Strict):
     warmup_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
-    optimizer: Name
+    optimizer: Literal[
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+        "adamw_bnb_8bit",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adafactor",
+        "sgd",
+    ]
     gradient_checkpointing: bool
     max_length: Positive
     evaluations: Positive
@@ -225,8 +233,15 @@ class Params(Strict):
             _module_exists(f"{where}.task", "tasks", recipe.task)
         for name, base in self.base.items():
             _module_exists(f"base.{name}.family", "families", base.family)
+            if isinstance(base.model, BuiltBase):
+                for drawing in base.model.pretrain.drawings:
+                    key = f"base.{name}.{self.scale}.pretrain.drawings"
+                    _module_exists(key, "drawing", drawing)
         for name, data in self.data.items():
             _module_exists(f"data.{name}.reader", "readers", data.reader)
+            if drawn := data.source.drawn:
+                key = f"data.{name}.{self.scale}.drawn.drawing"
+                _module_exists(key, "drawing", drawn.drawing)
         return self
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from src import config
-from src.errors import one_line
+from src.errors import UserError, one_line
 from src.files import whole, write_json
 
 
@@ -17,7 +17,11 @@ def main(data: str) -> None:
     with whole(Path("data/raw") / data) as folder:
         folder.mkdir()
         fetch = import_module(f"src.sources.{source.kind}").fetch
-        provenance = fetch(getattr(source, source.kind), folder, params.seed)
+        try:
+            provenance = fetch(getattr(source, source.kind), folder, params.seed)
+        except UserError as error:
+            key = f"data.{data}.{params.scale}.{source.kind}"
+            raise UserError(f"{config.PARAMS}: {key}: {error}") from None
         write_json(folder / "_source.json", {"source": source.kind} | provenance)
 
 

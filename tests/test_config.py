@@ -102,6 +102,9 @@ FAULTS = [
     ("explain", ABSENT, "missing"),
     # the scale that is not chosen
     (f"{RECIPE}.full.learning_rate", 0, "not 0"),
+    ("data.autism_faces.tiny.drawn.drawing", "cats", "there is no src/drawing/cats.py"),
+    ("base.qwen2_vl.tiny.pretrain.drawings", ["cats"], "there is no src/drawing/cats.py"),
+    ("train.tiny.optimizer", "adam", "not 'adam'"),
     ("recipes.emotion_qwen2vl.precision.full", "int8", "not 'int8'"),
     # the prompt
     (f"{RECIPE}.prompt.question", "Which? {classes}", "{classes}"),

@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from src.errors import UserError
 
-KEY = "data.<name>.<scale>.folder in params.yaml"
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -34,12 +33,12 @@ def fetch(source: str, folder: Path, seed: int) -> dict[str, object]:
 def _copy_folder(origin: Path, folder: Path) -> dict[str, object]:
     if not origin.is_dir():
         what = "is a file, not a folder" if origin.exists() else "there is no such folder"
-        raise UserError(f"{origin}: {what}; correct {KEY}")
+        raise UserError(f"{origin}: {what}; correct the path")
     if folder.resolve().is_relative_to(origin.resolve()):
-        raise UserError(f"{origin}: holds the repository's own {folder.parent}; correct {KEY}")
+        raise UserError(f"{origin}: holds the repository's own {folder.parent}; name another")
     files = list(_files(origin, ()))
     if not files:
-        raise UserError(f"{origin}: holds no files; put some there or correct {KEY}")
+        raise UserError(f"{origin}: holds no files; put some there or correct the path")
     return {"files": len(files), "bytes": _copy(files, origin, folder)}
 
 

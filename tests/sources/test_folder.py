@@ -123,18 +123,14 @@ def test_a_home_may_be_written_as_a_tilde(mine, out, monkeypatch):
     assert names(out) == {"joy/1.png"}
 
 
-def test_a_missing_folder_is_told_with_its_path_and_key(out):
-    text = refused("../nowhere", out)
-    assert text.startswith("../nowhere: there is no such folder")
-    assert "data.<name>.<scale>.folder" in text
+def test_a_missing_folder_is_told_with_its_path(out):
+    assert refused("../nowhere", out).startswith("../nowhere: there is no such folder")
 
 
-def test_a_folder_without_files_is_told_with_its_path_and_key(mine, out):
+def test_a_folder_without_files_is_told_with_its_path(mine, out):
     fill(mine, ".DS_Store")
     (mine / "joy").mkdir()
-    text = refused(mine, out)
-    assert text.startswith(f"{mine}: holds no files")
-    assert "data.<name>.<scale>.folder" in text
+    assert refused(mine, out).startswith(f"{mine}: holds no files")
 
 
 def test_a_file_in_place_of_a_folder_is_told(mine, out):

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -278,7 +279,7 @@ def test_the_stage_writes_the_files_and_their_provenance(stage, tmp_path):
 def test_without_a_good_token_the_stage_prints_one_line_and_fails(stage, tmp_path, token, says):
     done = stage(KAGGLE_API_TOKEN=token)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert re.match(r"error: params\.yaml: data\.\w+\.\w+\.kaggle: ", done.stderr)
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
     assert done.stdout == ""

@@ -69,7 +69,8 @@ def gradcam(explained: AnswerLikelihood, cells: int) -> np.ndarray:
     with GradCAM(
         model=explained,
         target_layers=[family.cam_layer(base_of(explained.model))],
-        reshape_transform=lambda a: family.cam_maps(processor, a, size),
+        # Grad-CAM goes on in NumPy, which has no bf16.
+        reshape_transform=lambda a: family.cam_maps(processor, a, size).float(),
     ) as cam:
         maps = cam(input_tensor=pixels, targets=[ClassifierOutputTarget(0)] * len(pixels))
     return in_cells(maps, cells)

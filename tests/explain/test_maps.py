@@ -12,10 +12,15 @@ from src.training.collator import Collator
 from tests.conftest import LABELS
 
 
+def untrained(base, recipe, precision):
+    torch.manual_seed(0)
+    chosen = recipe.model_copy(update={"precision": precision})
+    return add_lora(load_base(base, chosen), recipe.lora).eval()
+
+
 @pytest.fixture(scope="module")
 def model(base, recipe):
-    torch.manual_seed(0)
-    return add_lora(load_base(base, recipe), recipe.lora).eval()
+    return untrained(base, recipe, "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,17 @@ def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):
     assert found.shape == (3, 4, 4)
     assert np.isfinite(found).all()
     assert (np.ptp(found.reshape(3, -1), axis=1) > 0).all()
+
+
+def test_maps_come_out_of_a_model_in_half_precision(base, recipe, processor, task, faces):
+    half = untrained(base, recipe, "bf16")
+    collator = Collator(processor, qwen2_vl, task, answers=True)
+    explained = maps.AnswerLikelihood(half, collator, faces[:2], ["Joy", "Fear"])
+    for found in (maps.gradcam(explained, 4), maps.occlusion(explained, 4, batch_size=8)):
+        assert found.shape == (2, 4, 4)
+        assert np.isfinite(found).all()
+    with scores.randomised(qwen2_vl.vision(half.get_base_model()), seed=1):
+        assert np.isfinite(maps.gradcam(explained, 4)).all()
 
 
 class PatchBrightness(nn.Module):

@@ -56,3 +56,10 @@ def test_special_tokens_and_white_space_are_not_part_of_an_answer(
     for text in generate(model, collator, faces[:3], max_new_tokens=8, batch_size=3):
         assert "<|" not in text
         assert text == text.strip()
+
+
+def test_a_model_in_half_precision_says_and_scores(base, recipe, processor, questions, faces):
+    half = load_base(base, recipe.model_copy(update={"precision": "bf16"}))
+    collator = Collator(processor, qwen2_vl, questions, answers=False)
+    assert len(generate(half, collator, faces[:3], max_new_tokens=3, batch_size=2)) == 3
+    assert np.isfinite(score(half, collator, faces[:3], LABELS, batch_size=2)).all()

@@ -70,10 +70,11 @@ def test_training_moves_every_adapter_weight_and_no_other(
         assert torch.equal(parameter, before[name]) == ("lora_" not in name), name
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_adapter_is_trained_in_full_precision(
-    base, recipe, collator, records, settings, tmp_path
+    base, recipe, collator, records, settings, tmp_path, precision
 ):
-    model = adapter(base, recipe)
+    model = adapter(base, recipe.model_copy(update={"precision": precision}))
     dtypes = set()
     for name, module in model.named_modules():
         if name.endswith("lora_A.default"):

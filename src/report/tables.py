@@ -187,7 +187,7 @@ def split_table(summary: Mapping[str, Any]) -> Row:
 def rejected(data: DataInputs) -> Row:
     """How many files were left out and why, and the first of them."""
     shown = data.rejected.head(REJECTED_SHOWN)
-    kinds = data.rejected["reason"].str.partition(":")[0]
+    kinds = data.rejected["reason"].map(lambda reason: reason.partition(":")[0])
     return {
         "n": len(data.rejected),
         "reasons": kinds.value_counts().sort_index().to_dict(),

@@ -107,6 +107,13 @@ def test_lists_fifty_rejected_files_and_counts_all(page):
     assert "empty file (2), not an image (61)" in page
 
 
+def test_data_without_a_rejected_file_has_a_page_too(tree):
+    root, params = tree
+    for rejected in root.glob("data/prepared/*/rejected.csv"):
+        rejected.write_text("file,reason\n")
+    assert "rejected files" not in render(params, root)
+
+
 def test_names_every_parameter_and_the_versions(page):
     assert "target_modules" not in page
     assert "near_duplicate_distance: 20" in page

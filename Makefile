@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lock clean
+.PHONY: repro test lock
 .DEFAULT_GOAL := repro
 
 .venv: .venv/installed

@@ -30,14 +30,12 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
         snapshot_download(model_id, revision=info.sha, allow_patterns=WANTED)
     except GatedRepoError:
         raise UserError(
-            f"base.{base.name}.full: {model_id} is gated; accept its licence on its page, then "
-            "log in with `hf auth login`"
+            f"{model_id} is gated; accept its licence on its page, then log in with `hf auth login`"
         ) from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
-            f"base.{base.name}.full: cannot download {model_id} at "
-            f"{base.model.revision or 'main'}: "
-            f"{str(error).splitlines()[0]}; check the id, the revision and the network, then start "
+            f"cannot download {model_id} at {base.model.revision or 'main'}: "
+            f"{str(error).partition(chr(10))[0]}; check the id, the revision and the network, then start "
             "again: what has come is kept"
         ) from None
     with whole(folder) as beside:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -31,24 +32,33 @@ def device() -> torch.device:
 
 def load_processor(base: Path) -> ProcessorMixin:
     """The processor of a base that the build stage wrote, at the revision it recorded."""
-    manifest = read_json(base / "manifest.json")
-    return AutoProcessor.from_pretrained(manifest["id"], revision=manifest["revision"])
+    return _load(base, AutoProcessor)
 
 
 def load_base(base: Path, recipe: Recipe) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one."""
-    manifest = read_json(base / "manifest.json")
-    dtype = DTYPES[recipe.precision]
-    model = AutoModelForImageTextToText.from_pretrained(
-        manifest["id"],
-        revision=manifest["revision"],
-        dtype=dtype,
+    model = _load(
+        base,
+        AutoModelForImageTextToText,
+        dtype=DTYPES[recipe.precision],
         device_map={"": device()},
         quantization_config=quantization_config(recipe, families.load(recipe.family)),
     )
     keep_differentiable(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _load(base: Path, kind: type, **options: Any) -> Any:
+    """What the manifest of a base names, by one of transformers' auto classes."""
+    manifest = read_json(base / "manifest.json")
+    try:
+        return kind.from_pretrained(manifest["id"], revision=manifest["revision"], **options)
+    except OSError as error:
+        raise UserError(
+            f"{base}: {manifest['id']} cannot be loaded: {str(error).partition(chr(10))[0]}; bring it "
+            f"back with `dvc repro -s -f build@{base.name}`"
+        ) from None
 
 
 def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfig | None:

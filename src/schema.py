@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -78,9 +78,23 @@ class Vision(Strict):
     hidden: Positive
     heads: Positive
 
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.hidden % self.heads or self.hidden // self.heads % 8:
+            raise ValueError(
+                f"hidden {self.hidden} must be heads {self.heads} times a multiple of 8"
+            )
+        return self
+
 
 class Text(Vision):
     kv_heads: Positive
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
 
 
 class Pretrain(Strict):
@@ -127,7 +141,7 @@ class Training(Strict):
     batch_size: Positive
     gradient_accumulation: Positive
     learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: Share
     warmup_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
@@ -177,6 +191,7 @@ class Prompt(Strict):
         names = {name for _, name, _, _ in Formatter().parse(question) if name is not None}
         if unknown := names - {"labels"}:
             raise ValueError(f"{{{unknown.pop()}}} is no placeholder; {{labels}} is the only one")
+        question.format(labels="")  # a conversion or format that a text has not is a ValueError
         return question
 
 
@@ -212,7 +227,7 @@ class Params(Strict):
     """The whole file at its scale."""
 
     scale: str
-    seed: Count
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: dict[str, Data]
     base: dict[str, Base]
     recipes: dict[str, Recipe]

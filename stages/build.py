@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from src import config
-from src.errors import one_line
+from src.errors import UserError, one_line
 from src.files import write_json
 from src.schema import HubBase
 
@@ -23,7 +23,12 @@ def main(base: str) -> None:
     else:
         from src.training.pretrain import make
     folder = Path("models/base") / base
-    write_json(Path("metrics/base") / f"{base}.json", make(spec, folder, params.seed))
+    try:
+        known = make(spec, folder, params.seed)
+    except UserError as error:
+        key = f"base.{base}.{params.scale}"
+        raise UserError(f"{config.PARAMS}: {key}: {error}") from None
+    write_json(Path("metrics/base") / f"{base}.json", known)
 
 
 if __name__ == "__main__":

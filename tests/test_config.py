@@ -105,6 +105,11 @@ FAULTS = [
     ("data.autism_faces.tiny.drawn.drawing", "cats", "there is no src/drawing/cats.py"),
     ("base.qwen2_vl.tiny.pretrain.drawings", ["cats"], "there is no src/drawing/cats.py"),
     ("train.tiny.optimizer", "adam", "not 'adam'"),
+    ("base.qwen2_vl.tiny.text.heads", 3, "hidden 128 must be heads 3 times"),
+    ("base.qwen2_vl.tiny.text.kv_heads", 3, "heads 4 must be a multiple of kv_heads 3"),
+    ("base.qwen2_vl.tiny.vision.heads", 3, "hidden 128 must be heads 3 times"),
+    ("seed", 2**32, "less than 4294967296"),
+    ("recipes.emotion_qwen2vl.prompt.question", "Which? {labels:d}", "format code"),
     ("recipes.emotion_qwen2vl.precision.full", "int8", "not 'int8'"),
     # the prompt
     (f"{RECIPE}.prompt.question", "Which? {classes}", "{classes}"),

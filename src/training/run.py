@@ -23,7 +23,8 @@ def run(recipe: Recipe, seed: int) -> None:
     """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`."""
     base, data = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [data / "train.parquet", data / "validation.parquet"]
-    checkpoints = checkpoint_folder(recipe, seed, [*splits, base / "manifest.json"])
+    base_files = [path for path in base.rglob("*") if path.is_file()]
+    checkpoints = checkpoint_folder(recipe, seed, [*splits, *base_files])
     labels = read_json(data / "summary.json")["labels"]
     set_seed(seed)
     processor = load_processor(base)

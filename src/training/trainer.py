@@ -16,6 +16,9 @@ from src.models import language_model
 from src.schema import Training
 from src.training.collator import IGNORED, Collator
 
+# The trainer's own `constant` leaves a warm-up out without a word.
+SCHEDULES = {"constant": "constant_with_warmup"}
+
 
 class AnswerLoss:
     """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others."""
@@ -124,7 +127,8 @@ def fit(
 
 def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -> SFTConfig:
     """A recipe's hyperparameters in the trainer's words."""
-    share = 1 / training.evaluations
+    # The trainer takes 1.0 for every step; the last one is evaluated in any case.
+    share = min(1 / training.evaluations, 0.999999)
     return SFTConfig(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -133,7 +137,7 @@ def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -
         per_device_eval_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
-        lr_scheduler_type=training.schedule,
+        lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=training.warmup_steps or training.warmup_ratio,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,

@@ -95,7 +95,7 @@ def test_a_refusal_is_one_line_that_names_the_key(hub, workspace, refuse, says):
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert errors[0].startswith("error: base.qwen2_vl.full: ")
+    assert errors[0].startswith("error: params.yaml: base.qwen2_vl.full: ")
     assert says in errors[0]
     assert "Traceback" not in done.stderr
     assert not (workspace / "models").exists()
@@ -104,5 +104,5 @@ def test_a_refusal_is_one_line_that_names_the_key(hub, workspace, refuse, says):
 def test_no_network_is_one_line(workspace):
     done = python(workspace, "-m", "stages.build", "qwen2_vl", endpoint="http://127.0.0.1:9")
     assert done.returncode == 1
-    assert "error: base.qwen2_vl.full: cannot download" in done.stderr
+    assert "error: params.yaml: base.qwen2_vl.full: cannot download" in done.stderr
     assert "Traceback" not in done.stderr

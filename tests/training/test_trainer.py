@@ -101,9 +101,11 @@ def test_checkpointing_recomputes_the_language_model_and_never_differentiates_th
     assert reads.count(True) == 2, "forward, and again for the backward pass"
 
 
+@pytest.mark.parametrize("evaluations", [1, 2])
 def test_the_log_holds_training_and_validation_losses(
-    base, recipe, collator, records, settings, tmp_path
+    base, recipe, collator, records, settings, tmp_path, evaluations
 ):
+    settings = settings.model_copy(update={"evaluations": evaluations})
     log = trainer.train(
         adapter(base, recipe), collator, records, records, settings, tmp_path, seed=1
     )
@@ -129,7 +131,7 @@ def test_measuring_validation_changes_no_weight(
     base, recipe, collator, records, settings, tmp_path
 ):
     digests = set()
-    for evaluations in (1, 3):
+    for evaluations in (1, 6):
         model = adapter(base, recipe)
         more = settings.model_copy(update={"evaluations": evaluations, "schedule": "constant"})
         folder = tmp_path / str(evaluations)

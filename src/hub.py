@@ -33,10 +33,10 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
             f"{model_id} is gated; accept its licence on its page, then log in with `hf auth login`"
         ) from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+        why = str(error).partition("\n")[0]
         raise UserError(
-            f"cannot download {model_id} at {base.model.revision or 'main'}: "
-            f"{str(error).partition(chr(10))[0]}; check the id, the revision and the network, then start "
-            "again: what has come is kept"
+            f"cannot download {model_id} at {base.model.revision or 'main'}: {why}; check the id, "
+            "the revision and the network, then start again: what has come is kept"
         ) from None
     with whole(folder) as beside:
         beside.mkdir(parents=True)

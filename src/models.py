@@ -55,9 +55,10 @@ def _load(base: Path, kind: type, **options: Any) -> Any:
     try:
         return kind.from_pretrained(manifest["id"], revision=manifest["revision"], **options)
     except OSError as error:
+        why = str(error).partition("\n")[0]
         raise UserError(
-            f"{base}: {manifest['id']} cannot be loaded: {str(error).partition(chr(10))[0]}; bring it "
-            f"back with `dvc repro -s -f build@{base.name}`"
+            f"{base}: {manifest['id']} cannot be loaded: {why}; bring it back "
+            f"with `dvc repro -s -f build@{base.name}`"
         ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -78,23 +78,25 @@ class Vision(Strict):
     hidden: Positive
     heads: Positive
 
-    @model_validator(mode="after")
-    def _whole_heads(self) -> Self:
-        if self.hidden % self.heads or self.hidden // self.heads % 8:
-            raise ValueError(
-                f"hidden {self.hidden} must be heads {self.heads} times a multiple of 8"
-            )
-        return self
+    @field_validator("heads")
+    @classmethod
+    def _whole_heads(cls, heads: int, info: ValidationInfo) -> int:
+        hidden = info.data.get("hidden", 0)
+        if hidden % (8 * heads):
+            raise ValueError(f"hidden {hidden} must be heads {heads} times a multiple of 8")
+        return heads
 
 
 class Text(Vision):
     kv_heads: Positive
 
-    @model_validator(mode="after")
-    def _whole_groups(self) -> Self:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
-        return self
+    @field_validator("kv_heads")
+    @classmethod
+    def _whole_groups(cls, kv_heads: int, info: ValidationInfo) -> int:
+        heads = info.data.get("heads", 0)
+        if heads % kv_heads:
+            raise ValueError(f"heads {heads} must be a multiple of kv_heads {kv_heads}")
+        return kv_heads
 
 
 class Pretrain(Strict):

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, Value
 
+from src.files import read_json
+
 SPLITS = ("train", "validation", "test")
 FEATURES = Features(
     {
@@ -103,6 +105,11 @@ class SplitWriter:
         if self._rows and error is None:
             self._flush()
         self._file.close()
+
+
+def read_labels(data: str) -> list[str]:
+    """The classes of a prepared data set, in the order of its probabilities."""
+    return read_json(Path("data/prepared") / data / "summary.json")["labels"]
 
 
 def read_split(path: Path) -> Dataset:

@@ -6,9 +6,10 @@ import typer
 
 from src import config, metrics
 from src.errors import one_line
-from src.files import read_json, write_json
+from src.files import write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_base
+from src.records import read_labels
 
 
 @one_line
@@ -18,7 +19,7 @@ def main(recipe: str) -> None:
     model = load_base(Path("models/base") / chosen.base, chosen)
     frame = predict(model, chosen, params.evaluate.batch_size)
     save(frame, predictions_file(chosen, "base"))
-    labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
+    labels = read_labels(chosen.data)
     measure = metrics.load(chosen.task)
     numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
     write_json(Path("metrics") / recipe / "base.json", numbers)

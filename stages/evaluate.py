@@ -7,9 +7,10 @@ import typer
 
 from src import config, metrics
 from src.errors import one_line
-from src.files import read_json, whole, write_json
+from src.files import whole, write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_tuned
+from src.records import read_labels
 
 
 @one_line
@@ -22,7 +23,7 @@ def main(recipe: str) -> None:
     save(tuned, predictions_file(chosen, "tuned"))
 
     base = pd.read_parquet(predictions_file(chosen, "base"))
-    labels = read_json(Path("data/prepared") / chosen.data / "summary.json")["labels"]
+    labels = read_labels(chosen.data)
     measure = metrics.load(chosen.task)
     numbers = measure.summarise(tuned, labels, params.evaluate, params.seed)
     numbers["gain"] = measure.gains(base, tuned, labels, params.evaluate, params.seed)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from src.inference.generate import base_of, to_device
-from src.training.collator import IGNORED, Collator
+from src.training.collator import Collator, next_tokens
 
 
 class AnswerLikelihood(nn.Module):
@@ -52,8 +52,7 @@ class AnswerLikelihood(nn.Module):
             for name, value in self.inputs.items()
             if name not in visual
         }
-        targets = functional.pad(inputs.pop("labels")[:, 1:], (0, 1), value=IGNORED)
-        answered = targets != IGNORED
+        targets, answered = next_tokens(inputs.pop("labels"))
         logits = self.model(**inputs, **visual, logits_to_keep=answered, use_cache=False).logits
         likelihood = functional.log_softmax(logits.float(), -1)
         tokens = torch.zeros(answered.shape, device=logits.device)

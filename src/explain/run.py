@@ -9,16 +9,15 @@ from PIL import Image
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from tqdm import tqdm
 
-from src import families, tasks
 from src.explain import maps, scores
-from src.files import read_json, whole, write_json
+from src.files import whole, write_json
 from src.inference.generate import base_of
 from src.inference.predict import predictions_file
 from src.metrics.intervals import interval
-from src.models import load_processor, load_tuned
+from src.models import load_tuned
 from src.records import read_split
 from src.schema import Evaluate, Explain, Params, Recipe
-from src.training.collator import Collator
+from src.training.load import load_collator
 
 SHOWN_SIDE = 224
 
@@ -75,10 +74,7 @@ def _maps(
     explain, batch_size = params.explain, params.evaluate.batch_size
     base = Path("models/base") / recipe.base
     model = load_tuned(base, Path("models/adapters") / recipe.name, recipe)
-    labels = read_json(Path("data/prepared") / recipe.data / "summary.json")["labels"]
-    family = families.load(recipe.family)
-    task = tasks.load(recipe, labels)
-    collator = Collator(load_processor(base), family, task, answers=True)
+    collator = load_collator(recipe, answers=True)
     rng = np.random.default_rng(params.seed)
     found: dict[str, list[np.ndarray]] = {}
     covered: dict[str, list[np.ndarray]] = {}
@@ -92,7 +88,7 @@ def _maps(
             "edges": maps.edges(explained.images, cells),
             "random": rng.random((len(explained.images), cells, cells)),
         }
-        with scores.randomised(family.vision(base_of(model)), params.seed):
+        with scores.randomised(collator.family.vision(base_of(model)), params.seed):
             batch["randomised"] = maps.gradcam(explained, cells)
             batch["randomised_occlusion"] = maps.occlusion(explained, cells, batch_size)
         drops = _drops(explained, batch, explain.deleted, batch_size)

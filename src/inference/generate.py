@@ -9,7 +9,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from src.training.collator import Collator
+from src.training.collator import Collator, pad_right
 
 
 def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]:
@@ -52,10 +52,8 @@ def score(
     The prompt is read once; its cache is then repeated for the answers.
     """
     ids = [collator.answer_ids(answer) for answer in answers]
-    width = max(map(len, ids))
-    pad = collator.tokenizer.pad_token_id
-    tokens = torch.tensor([[*i, *[pad] * (width - len(i))] for i in ids], device=model.device)
-    real = torch.tensor([[1] * len(i) + [0] * (width - len(i)) for i in ids], device=model.device)
+    padded = pad_right(ids, collator.tokenizer.pad_token_id)
+    tokens, real = (tensor.to(model.device) for tensor in padded)
     rows = []
     for batch in batches(records, batch_size, "score"):
         inputs = to_device(collator(batch), model)

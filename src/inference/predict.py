@@ -5,13 +5,11 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel
 
-from src import families, tasks
-from src.files import read_json, whole
+from src.files import whole
 from src.inference.generate import generate, score
-from src.models import load_processor
 from src.records import read_split
 from src.schema import Recipe
-from src.training.collator import Collator
+from src.training.load import load_collator
 
 
 def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int) -> pd.DataFrame:
@@ -19,11 +17,9 @@ def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int) -> pd.DataF
 
     The batch size changes no prediction.
     """
-    data = Path("data/prepared") / recipe.data
-    records = read_split(data / "test.parquet")
-    task = tasks.load(recipe, read_json(data / "summary.json")["labels"])
-    processor = load_processor(Path("models/base") / recipe.base)
-    collator = Collator(processor, families.load(recipe.family), task, answers=False)
+    records = read_split(Path("data/prepared") / recipe.data / "test.parquet")
+    collator = load_collator(recipe, answers=False)
+    task = collator.task
     texts = generate(model, collator, records, recipe.max_new_tokens, batch_size)
     scores = score(model, collator, records, task.choices, batch_size)
     return task.predictions(list(records.remove_columns("image")), texts, scores)

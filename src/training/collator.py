@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import ProcessorMixin
 
 IGNORED = -100
@@ -60,13 +61,25 @@ class Collator:
         return dict(batch)
 
 
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of (rows, longest), and where they are no padding: 1 or 0 of the same shape."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+    real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, real
+
+
+def next_tokens(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each position must foretell (batch, sequence), and at which that is an answer token."""
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return targets, targets != IGNORED
+
+
 def append(
     batch: dict[str, torch.Tensor], answers: Sequence[Sequence[int]], pad: int
 ) -> dict[str, torch.Tensor]:
     """Put one answer (token ids) behind each prompt of a batch, and make the labels."""
-    width = max(map(len, answers))
-    ids = torch.tensor([[*a, *[pad] * (width - len(a))] for a in answers])
-    real = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in answers])
+    ids, real = pad_right(answers, pad)
     batch = dict(batch)
     prompt = batch["input_ids"]
     batch["input_ids"] = torch.cat([prompt, ids], 1)

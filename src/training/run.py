@@ -10,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 from transformers import set_seed
 
-from src import families, tasks
-from src.files import read_json, whole
-from src.models import add_lora, load_base, load_processor
+from src.files import whole
+from src.models import add_lora, load_base
 from src.records import read_split
 from src.schema import Recipe
-from src.training.collator import Collator
+from src.training.load import load_collator
 from src.training.trainer import train
 
 
@@ -25,12 +24,8 @@ def run(recipe: Recipe, seed: int) -> None:
     splits = [data / "train.parquet", data / "validation.parquet"]
     base_files = [path for path in base.rglob("*") if path.is_file()]
     checkpoints = checkpoint_folder(recipe, seed, [*splits, *base_files])
-    labels = read_json(data / "summary.json")["labels"]
     set_seed(seed)
-    processor = load_processor(base)
-    collator = Collator(
-        processor, families.load(recipe.family), tasks.load(recipe, labels), answers=True
-    )
+    collator = load_collator(recipe, answers=True)
     model = add_lora(load_base(base, recipe), recipe.lora)
     train_set, validation_set = map(read_split, splits)
     log = train(model, collator, train_set, validation_set, recipe.train, checkpoints, seed)

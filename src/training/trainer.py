@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from src.errors import UserError
 from src.models import language_model
 from src.schema import Training
-from src.training.collator import IGNORED, Collator
+from src.training.collator import Collator, next_tokens
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
@@ -32,8 +32,7 @@ class AnswerLoss:
     ) -> Any:
         """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
         inputs = dict(inputs)
-        targets = functional.pad(inputs.pop("labels")[:, 1:], (0, 1), value=IGNORED)
-        answered = targets != IGNORED
+        targets, answered = next_tokens(inputs.pop("labels"))
         outputs = model(**inputs, logits_to_keep=answered, use_cache=False)
         total = functional.cross_entropy(outputs.logits.float(), targets[answered], reduction="sum")
         loss = total / (answered.sum() if num_items_in_batch is None else num_items_in_batch)

@@ -1,8 +1,6 @@
 """A data set of kaggle.com, at one version."""
 
 import base64
-import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -11,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests
-from filelock import FileLock
 
 from src.errors import UserError
 from src.schema import KaggleDataset
+from src.sources import download
 from src.sources.unpack import unpack
 
 if TYPE_CHECKING:
@@ -37,12 +35,8 @@ def fetch(source: KaggleDataset, folder: Path, seed: int) -> dict[str, object]:
         UserError: no token, a refused token, an unknown data set or version, no connection, a
             damaged archive, a full disk.
     """
-    root = Path(os.environ.get("DVC_ROOT", ".")) / ".downloads"
-    downloads = root / f"kaggle_{source.dataset.replace('/', '_')}_{source.version}"
-    root.mkdir(parents=True, exist_ok=True)
-    # Queued experiments may fetch the same version at the same time, into the same file.
-    with FileLock(f"{downloads}.lock"):
-        downloads.mkdir(exist_ok=True)
+    name = f"kaggle_{source.dataset.replace('/', '_')}_{source.version}"
+    with download.place(name) as downloads:
         archive, md5 = _download(source, downloads)
         _check_md5(source, archive, md5)
         try:
@@ -52,15 +46,13 @@ def fetch(source: KaggleDataset, folder: Path, seed: int) -> dict[str, object]:
             if md5 is None:
                 shutil.rmtree(downloads)
             raise
-        provenance = {
+        return {
             "dataset": source.dataset,
             "version": source.version,
             "archive_bytes": archive.stat().st_size,
-            "archive_sha256": _digest(archive, "sha256"),
+            "archive_sha256": download.digest(archive, "sha256"),
             "files": files,
         }
-        shutil.rmtree(downloads)
-    return provenance
 
 
 def _download(source: KaggleDataset, folder: Path) -> tuple[Path, bytes | None]:
@@ -100,7 +92,9 @@ def _run_client(source: KaggleDataset, archive: Path) -> requests.structures.Cas
         answers.append(answer)
         if answer.headers.get("Content-Type", "").startswith(("text/html", "application/json")):
             raise UserError(f"{_name(source)}: {_web_page(source)}")
-        _check_room(source, archive, int(answer.headers.get("Content-Length", 0)))
+        here = archive.stat().st_size if archive.exists() else 0
+        rest = int(answer.headers.get("Content-Length", 0)) - here
+        download.check_room(_name(source), archive.parent, rest)
 
     _sign_in(api, source)
     api.get_response_processor = lambda: look
@@ -148,28 +142,13 @@ def _client() -> "KaggleApi":
     return api
 
 
-def _check_room(source: KaggleDataset, archive: Path, size: int) -> None:
-    here = archive.stat().st_size if archive.exists() else 0
-    free = shutil.disk_usage(archive.parent).free
-    if size - here > free:
-        raise UserError(
-            f"{_name(source)}: needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the"
-            f" disk of {archive.parent}; free some"
-        )
-
-
 def _check_md5(source: KaggleDataset, archive: Path, md5: bytes | None) -> None:
-    if md5 and bytes.fromhex(_digest(archive, "md5")) != md5:
+    if md5 and bytes.fromhex(download.digest(archive, "md5")) != md5:
         shutil.rmtree(archive.parent)
         raise UserError(
             f"{_name(source)}: the archive arrived damaged (its MD5 is not the one that Kaggle"
             " announced) and is removed; run it again"
         )
-
-
-def _digest(path: Path, kind: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _name(source: KaggleDataset) -> str:

@@ -12,7 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from src.quality import DECODED_SIDE, Quality, measure
+
 FINGERPRINT_BYTES = 32
+PICTURE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUPPORTED_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 TRANSPARENT_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
 # Where white may lie in a mode of more than 8 bits: cameras and scanners store 10, 12 or 14 bits
@@ -37,6 +40,7 @@ class Stored:
     height: int
     fingerprint: bytes  # perceptual hash
     mirrored: bytes  # that of the picture seen in a mirror
+    quality: Quality  # of the original, before it is squashed
 
 
 def load_image(path: Path) -> Image.Image:
@@ -58,13 +62,14 @@ def stored(path: Path, side: int) -> Stored:
     Raises:
         BadMediaError: as `load_image` does.
     """
-    picture, (width, height) = _load(path, side)
+    picture, (width, height) = _load(path, max(2 * side, DECODED_SIDE))
+    quality = measure(picture)
     picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     # Half the time of the default level, for 2 % more bytes.
     picture.save(file, "PNG", compress_level=3)
     mirrored = fingerprint(ImageOps.mirror(picture))
-    return Stored(file.getvalue(), width, height, fingerprint(picture), mirrored)
+    return Stored(file.getvalue(), width, height, fingerprint(picture), mirrored, quality)
 
 
 def fingerprint(picture: Image.Image) -> bytes:
@@ -72,8 +77,8 @@ def fingerprint(picture: Image.Image) -> bytes:
     return np.packbits(imagehash.phash(picture, hash_size=16).hash).tobytes()
 
 
-def _load(path: Path, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, reduced no further than to twice `side`, and the upright original's size."""
+def _load(path: Path, least: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, no side reduced below `least` pixels, and the upright original's size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -81,7 +86,7 @@ def _load(path: Path, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
             if path.stat().st_size == 0:
                 raise BadMediaError("empty file")
             with Image.open(path) as file:
-                return _decode(file, side)
+                return _decode(file, least)
         except (BadMediaError, KeyboardInterrupt):
             raise
         except UnidentifiedImageError:
@@ -94,15 +99,15 @@ def _load(path: Path, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
             raise _failed(error) from None
 
 
-def _decode(file: Image.Image, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(file: Image.Image, least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     # Pillow would start Ghostscript: a PostScript program of a stranger is not run.
     if file.format == "EPS":
         raise BadMediaError("not a picture", "a PostScript program")
     original = file.size
     if 0 in original:
         raise BadMediaError("no pixels", f"{original[0]} x {original[1]}")
-    if side:
-        file.draft(None, (2 * side, 2 * side))
+    if least:
+        file.draft(None, (least, least))
     reduced = file.size != original
     file.load()
     # Some formats learn their size, or turn themselves upright, only when they load.

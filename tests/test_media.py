@@ -1,4 +1,5 @@
 import io
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from src.drawing import fer
 from src.media import BadMediaError, load_image, stored
+from src.quality import measure
 
 ROOT = Path(__file__).parents[1]
 BAD = ROOT / "../shared/real/bad/images"
@@ -149,6 +152,21 @@ def test_a_large_jpeg_is_decoded_small_with_its_true_size_kept(tmp_path: Path) -
     assert (kept.width, kept.height) == (1200, 2000)
     expected = photo(2000, 1200).transpose(Image.Transpose.ROTATE_270).resize((56, 56))
     assert_alike(Image.open(io.BytesIO(kept.png)), expected)
+
+
+@pytest.mark.parametrize("side", [28, 448])
+def test_quality_is_that_of_the_original_whatever_size_is_stored(tmp_path: Path, side: int) -> None:
+    rng = random.Random(2)
+    face = fer.draw(rng, fer.random_face(rng, "happy"), 48)[0].convert("RGB")
+    wide = Image.new("RGB", (2400, 800), "gray")
+    wide.paste(face.resize((600, 600)), (100, 100))
+    path = tmp_path / "wide.jpg"
+    wide.save(path)
+    quality, expected = stored(path, side).quality, measure(load_image(path))
+    assert quality.faces == expected.faces == 1
+    assert quality.brightness == pytest.approx(expected.brightness, abs=0.002)
+    assert quality.contrast == pytest.approx(expected.contrast, abs=0.002)
+    assert quality.sharpness == pytest.approx(expected.sharpness, rel=0.02)
 
 
 def whole_file(suffix: str) -> bytes:

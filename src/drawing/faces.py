@@ -3,9 +3,9 @@
 import csv
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -28,10 +28,14 @@ COLOURS: dict[str, Colour] = {
     "white": (240, 240, 240),
     "gray": (170, 170, 170),
 }
+INK = (25, 20, 20)
+WHITE = (250, 250, 250)  # of the eyes
 MOUTHS = ("smiling", "frowning", "flat", "round", "zigzag")
 BROWS = ("level", "raised", "steep", "slanted")
 EYES = ("wide", "normal", "narrow")
-EMOTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+# Mouths, brows and eyes that show an emotion.
+Looks = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+EMOTIONS: dict[str, Looks] = {
     "Natural": (("flat",), ("level",), ("normal", "narrow")),
     "Anger": (("frowning", "flat"), ("steep",), ("narrow", "normal")),
     "Fear": (("zigzag",), ("slanted", "raised"), ("wide",)),
@@ -66,9 +70,11 @@ class Face:
     glasses: bool
 
 
-def random_face(rng: random.Random, emotion: str | None = None) -> Face:
+def random_face(
+    rng: random.Random, emotion: str | None = None, emotions: Mapping[str, Looks] = EMOTIONS
+) -> Face:
     """A face of that emotion, or one with every attribute drawn for itself."""
-    mouths, brows, eyes = EMOTIONS[emotion] if emotion else (MOUTHS, BROWS, EYES)
+    mouths, brows, eyes = emotions[emotion] if emotion else (MOUTHS, BROWS, EYES)
     skin, background = rng.sample(list(COLOURS), 2)
     return Face(
         rng.choice(mouths),
@@ -107,12 +113,21 @@ def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
             path = Path(split, FOLDERS[emotion], f"{number:05d}.jpg")
             (top / path).parent.mkdir(parents=True, exist_ok=True)
             picture.save(top / path, quality=92)
-            rows += [
-                (path.as_posix(), name, *(round(v, 4) for v in box)) for name, box in boxes.items()
-            ]
+            rows += region_rows(path, boxes)
+    write_regions(top, rows)
+    return {"drawing": source.drawing, "files": source.train + source.test}
+
+
+def region_rows(path: PurePath, boxes: Mapping[str, Box]) -> Iterator[tuple[str | float, ...]]:
+    """The rows of regions.csv for the picture at `path`, relative to the data's top folder."""
+    for name, box in boxes.items():
+        yield path.as_posix(), name, *(round(v, 4) for v in box)
+
+
+def write_regions(top: Path, rows: Iterable[tuple[str | float, ...]]) -> None:
+    """Write regions.csv to the data's top folder."""
     with (top / "regions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "name", "x0", "y0", "x1", "y1"), *rows])
-    return {"drawing": source.drawing, "files": source.train + source.test}
 
 
 def draw(rng: random.Random, face: Face, size: int) -> tuple[Image.Image, dict[str, Box]]:
@@ -122,25 +137,33 @@ def draw(rng: random.Random, face: Face, size: int) -> tuple[Image.Image, dict[s
         The picture, and the boxes of its parts as x0, y0, x1, y1 in shares of its side.
     """
     side = 2 * size
-    background = _jitter(rng, COLOURS[face.background])
-    picture = _background(rng, background, side)
+    tone = jitter(rng, COLOURS[face.background])
+    picture = background(rng, tone, side)
     x, y = (side * rng.uniform(0.46, 0.54) for _ in "xy")
     radius = side * rng.uniform(0.38, 0.46)
     pen = ImageDraw.Draw(picture)
     boxes = _features(rng, pen, face, x, y, radius)
-    angle = rng.uniform(-7, 7)
-    picture = picture.rotate(angle, Image.Resampling.BILINEAR, center=(x, y), fillcolor=background)
-    boxes = {
-        name: tuple(v / side for v in _rotate(box, x, y, angle)) for name, box in boxes.items()
+    picture, boxes = tilt(picture, boxes, x, y, rng.uniform(-7, 7), tone)
+    return photograph(rng, picture.resize((size, size), Image.Resampling.BILINEAR)), boxes
+
+
+def tilt(
+    picture: Image.Image, boxes: Mapping[str, Box], x: float, y: float, degrees: float, fill: Colour
+) -> tuple[Image.Image, dict[str, Box]]:
+    """Turn a square picture around a point; the boxes come out in shares of its side."""
+    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, center=(x, y), fillcolor=fill)
+    side = picture.width
+    return turned, {
+        name: tuple(v / side for v in _rotate(box, x, y, degrees)) for name, box in boxes.items()
     }
-    return _photograph(rng, picture.resize((size, size), Image.Resampling.BILINEAR)), boxes
 
 
-def _jitter(rng: random.Random, colour: Colour, by: float = 12) -> Colour:
+def jitter(rng: random.Random, colour: Colour, by: float = 12) -> Colour:
+    """A colour close by."""
     return tuple(int(min(255, max(0, v + rng.uniform(-by, by)))) for v in colour)
 
 
-def _background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
+def background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
     """A plain background with a soft gradient in a random direction."""
     towards = rng.uniform(0, 2 * math.pi)
     ys, xs = np.mgrid[0:side, 0:side] / side - 0.5
@@ -152,30 +175,54 @@ def _background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
 def _features(
     rng: random.Random, pen: ImageDraw.ImageDraw, face: Face, x: float, y: float, radius: float
 ) -> dict[str, Box]:
-    ink = _jitter(rng, (25, 20, 20))
-    skin = _jitter(rng, COLOURS[face.skin])
+    ink = jitter(rng, INK)
+    skin = jitter(rng, COLOURS[face.skin])
     height = radius * rng.uniform(1.0, 1.1)
     pen.ellipse((x - radius, y - height, x + radius, y + height), fill=skin, outline=ink, width=2)
+    return parts(rng, pen, face, x, y, radius, ink)
+
+
+def parts(
+    rng: random.Random,
+    pen: ImageDraw.ImageDraw,
+    face: Face,
+    x: float,
+    y: float,
+    radius: float,
+    ink: Colour,
+    white: Colour = WHITE,
+    thickness: float = STROKE,
+) -> dict[str, Box]:
+    """Draw eyes, brows, glasses and mouth; their boxes in pixels.
+
+    `radius` is the face's in pixels, `thickness` that of brow and mouth strokes as its share.
+    """
     apart, eye_y = radius * rng.uniform(0.36, 0.44), y - radius * rng.uniform(0.18, 0.26)
     tall = {"wide": 0.25, "normal": 0.14, "narrow": 0.055}[face.eyes] * rng.uniform(0.9, 1.1)
     boxes = {}
     for name, sign in (("left", -1), ("right", 1)):
         eye_x = x + sign * apart
-        boxes[f"{name} eye"] = _eye(pen, eye_x, eye_y, radius, tall, ink)
-        boxes[f"{name} brow"] = _brow(rng, pen, face, eye_x, eye_y, radius, sign, ink)
+        boxes[f"{name} eye"] = _eye(pen, eye_x, eye_y, radius, tall, ink, white)
+        boxes[f"{name} brow"] = _brow(rng, pen, face, eye_x, eye_y, radius, sign, ink, thickness)
     if face.glasses:
         _glasses(pen, x, apart, eye_y, radius, ink)
     mouth_y = y + radius * rng.uniform(0.42, 0.5)
-    boxes["mouth"] = _mouth(rng, pen, face.mouth, x, mouth_y, radius, ink)
+    boxes["mouth"] = _mouth(rng, pen, face.mouth, x, mouth_y, radius, ink, thickness)
     return boxes
 
 
 def _eye(
-    pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, tall: float, ink: Colour
+    pen: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    radius: float,
+    tall: float,
+    ink: Colour,
+    white: Colour,
 ) -> Box:
     height, width = tall * radius, radius * 0.19
     box = (x - width, y - height, x + width, y + height)
-    pen.ellipse(box, fill=(250, 250, 250), outline=ink, width=2)
+    pen.ellipse(box, fill=white, outline=ink, width=2)
     pupil = min(height * 0.8, radius * 0.07)
     pen.ellipse((x - pupil, y - pupil, x + pupil, y + pupil), fill=ink)
     return box
@@ -190,9 +237,10 @@ def _brow(
     radius: float,
     sign: int,
     ink: Colour,
+    thickness: float,
 ) -> Box:
     y = eye_y - radius * (0.47 if face.brows == "raised" else 0.33)
-    length, width = radius * 0.27, max(2, int(radius * STROKE))
+    length, width = radius * 0.27, max(2, int(radius * thickness))
     slope = {"steep": 0.17, "slanted": -0.17}.get(face.brows, 0) * radius * rng.uniform(0.85, 1.15)
     inner, outer = x - sign * length, x + sign * length
     pen.line((inner, y + slope, outer, y - slope), fill=ink, width=width)
@@ -217,9 +265,10 @@ def _mouth(
     y: float,
     radius: float,
     ink: Colour,
+    thickness: float,
 ) -> Box:
     width, height = radius * rng.uniform(0.42, 0.52), radius * rng.uniform(0.24, 0.32)
-    stroke = max(2, int(radius * STROKE))
+    stroke = max(2, int(radius * thickness))
     left, right = x - width, x + width
     if mouth == "smiling":
         pen.arc((left, y - 2 * height, right, y + height), 20, 160, fill=ink, width=stroke)
@@ -253,7 +302,7 @@ def _rotate(box: Box, x: float, y: float, degrees: float) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _photograph(rng: random.Random, picture: Image.Image) -> Image.Image:
+def photograph(rng: random.Random, picture: Image.Image) -> Image.Image:
     """Blur, light and sensor noise; one picture in ten is grey."""
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7)))

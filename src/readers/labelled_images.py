@@ -1,8 +1,10 @@
 """Labelled pictures: class folders, or a JSON list of image paths and labels.
 
 Either may lie below folders that hold nothing else, as archives unpack. Class folders may lie in
-split folders, a list may name a split in each row or in its own file's name. Boxes of named parts
-may stand beside them in `regions.csv`: image, name, x0, y0, x1, y1 in shares of the sides.
+split folders, a list may name a split in each row or in its own file's name, and in each row a
+`group` that must not lie on two sides of a split and a `subgroup` that results are audited by.
+Boxes of named parts may stand beside them in `regions.csv`: image, name, x0, y0, x1, y1 in shares
+of the sides.
 """
 
 import csv
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.media import PICTURE_SUFFIXES
 from src.records import Raw, Region, Rejected
 from src.schema import Data
 
@@ -28,7 +31,6 @@ SPLITS = {
 }
 IMAGE_KEYS = ("image", "image_path", "path")
 LABEL_KEYS = ("label", "emotion")
-IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
 PROVENANCE = "_source.json"  # written by the fetch stage, at the root
 
@@ -77,7 +79,7 @@ def _from_folders(
         else:
             yield from (_raw(f, folder, label, split, None, regions) for f in files)
     for path in (file for parent in [top, *parents] for file in _visible(parent)):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
             yield Rejected(_id(path, folder), "outside the class folders")
 
 
@@ -120,17 +122,24 @@ def _from_row(
     named = path.stem.lower() if split is None else str(split).lower()
     if split is not None and named not in SPLITS:
         return Rejected(listed, f"no split: {split}")
-    group = None if group is None else str(group)
-    return _raw(file, folder, labels[label.lower()], SPLITS.get(named), group, regions)
+    group, subgroup = (None if v is None else str(v) for v in (group, row.get("subgroup")))
+    return _raw(file, folder, labels[label.lower()], SPLITS.get(named), group, regions, subgroup)
 
 
 def _raw(
-    file: Path, folder: Path, label: str, split: str | None, group: str | None, regions: Regions
+    file: Path,
+    folder: Path,
+    label: str,
+    split: str | None,
+    group: str | None,
+    regions: Regions,
+    subgroup: str | None = None,
 ) -> Raw | Rejected:
     identity = _id(file, folder)
     if identity != file.relative_to(folder).as_posix():
         return Rejected(identity, "the file's name is no UTF-8")
-    return Raw(identity, file, label, split, group, regions.get(identity, ()))
+    boxes = regions.get(identity, ())
+    return Raw(identity, file, label, split=split, group=group, subgroup=subgroup, regions=boxes)
 
 
 def _id(path: Path, folder: Path) -> str:

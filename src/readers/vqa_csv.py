@@ -1,0 +1,121 @@
+"""Tables of questions about pictures: image_name, question and answer, beside their pictures.
+
+The answers may be several in a column `answers`, as a JSON list or with `|` between them. A split
+is named in a column `split` or by the table's own name.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from src.errors import UserError
+from src.readers.labelled_images import SPLITS
+from src.records import Raw, Rejected
+from src.schema import Data
+
+REQUIRED = ("image_name", "question")
+NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
+
+Row = Mapping[str, str]
+
+
+def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
+    """The questions of every CSV file below `folder`, their pictures unopened.
+
+    A picture is looked for beside its table, in the folder `images` there, and in `folder`.
+
+    Raises:
+        UserError: there is no table, or one lacks a column or is no CSV in UTF-8.
+    """
+    tables = sorted(
+        path for path in folder.rglob("*.csv") if not path.name.startswith(".") and path.is_file()
+    )
+    if not tables:
+        raise UserError(
+            f"{folder}: holds no CSV file; one with the columns image_name, question and answer "
+            "is expected beside its pictures"
+        )
+    for table in tables:
+        name = table.relative_to(folder).as_posix()
+        for number, row in _rows(table):
+            yield _example(row, f"{name} row {number}", table, folder, data)
+
+
+def _rows(table: Path) -> Iterator[tuple[int, Row]]:
+    """The rows that hold anything, numbered from 1 without the heading."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, restval="")
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
+            if missing := [name for name in REQUIRED if name not in reader.fieldnames]:
+                raise UserError(
+                    f"{table}: has no column {missing[0]}; its columns are "
+                    f"{', '.join(reader.fieldnames) or 'none'}"
+                )
+            for number, row in enumerate(reader, start=1):
+                texts = {k: v.strip() for k, v in row.items() if isinstance(v, str)}
+                if any(texts.values()):
+                    yield number, texts
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
+
+
+def _example(row: Row, place: str, table: Path, folder: Path, data: Data) -> Raw | Rejected:
+    path = _picture(row["image_name"], table, folder)
+    if isinstance(path, str):
+        return Rejected(place, path)
+    if not row["question"]:
+        return Rejected(place, "no question")
+    named = row.get("split", "").lower() or table.stem.lower()
+    if row.get("split") and named not in SPLITS:
+        return Rejected(place, f"no split: {named}")
+    split, answers = SPLITS.get(named), _answers(row)
+    # A publisher may keep the answers of a test; what may become a training example needs one.
+    if not answers and not (split == "test" and data.publisher_splits):
+        return Rejected(place, "no answer")
+    identity = path.relative_to(folder).as_posix()
+    return Raw(
+        f"{identity}#{place.replace(' row ', ':')}",
+        path,
+        question=row["question"],
+        answers=answers,
+        kind=_kind(answers[0]) if answers else None,
+        split=split,
+        group=identity,
+    )
+
+
+def _picture(name: str, table: Path, folder: Path) -> Path | str:
+    """The picture's path, or why there is none."""
+    if not name:
+        return "no image named"
+    # Lexical, not resolved: DVC may have checked the files out as links to its cache.
+    paths = [
+        Path(os.path.normpath(top / name.replace("\\", "/")))
+        for top in (table.parent, table.parent / "images", folder, folder / "images")
+    ]
+    inside = [path for path in paths if path.is_relative_to(folder)]
+    if not inside:
+        return f"outside the data's folder: {name}"
+    found = next((path for path in inside if path.is_file()), None)
+    return found or f"no such file: {name}"
+
+
+def _answers(row: Row) -> tuple[str, ...]:
+    """The references: `answer`, then what `answers` has beside it."""
+    listed = row.get("answers", "")
+    try:
+        several = json.loads(listed) if listed.startswith("[") else listed.split("|")
+    except json.JSONDecodeError:
+        several = listed.split("|")
+    found = [row.get("answer", ""), *(str(answer).strip() for answer in several)]
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _kind(answer: str) -> str:
+    word = answer.lower().rstrip(".")
+    if word in ("yes", "no"):
+        return "yes_no"
+    return "number" if word.isdecimal() or word in NUMBERS else "other"

@@ -1,9 +1,11 @@
 """What a prediction is worth. A task is measured by the module of its own name.
 
 Such a module defines, over frames of predictions,
+- `correct(frame)`: whether each answer is right, as bool (n,);
 - `summarise(frame, labels, evaluate, seed)`: the numbers of one model, with intervals;
 - `gains(base, tuned, labels, evaluate, seed)`: the paired differences of two;
-- `plots(base, tuned, labels, evaluate)`: the tables behind the plots, by name.
+- `plots(base, tuned, labels, evaluate)`: the tables behind the plots, by name: `confusion`,
+  `classes`, `reliability`, `coverage` and `audit`, the last four with a column `model`.
 """
 
 from importlib import import_module

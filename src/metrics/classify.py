@@ -13,17 +13,23 @@ import numpy as np
 import pandas as pd
 
 from src.errors import UserError
-from src.metrics.intervals import Statistic, interval, paired_gain, same_examples
+from src.metrics import audit
+from src.metrics.intervals import (
+    Metrics,
+    bounds,
+    paired_gains,
+    rounded,
+    same_examples,
+    values,
+)
 from src.metrics.labels import (
     INVALID,
     accuracy,
     brier,
     encode,
-    expected_calibration_error,
     macro_f1,
     majority,
     per_class,
-    reliability,
 )
 from src.schema import Evaluate
 
@@ -31,39 +37,37 @@ from src.schema import Evaluate
 _SUM_TOLERANCE = 0.01
 
 
+def correct(frame: pd.DataFrame) -> np.ndarray:
+    """Whether the most probable class is the true one (n,), as bool."""
+    return frame["predicted"].to_numpy() == frame["label"].to_numpy()
+
+
 def summarise(
     frame: pd.DataFrame, labels: Sequence[str], evaluate: Evaluate, seed: int
 ) -> dict[str, Any]:
-    """All numbers of one model, in 0 to 1 but for the count `n`, rounded to 6 decimals.
+    """All numbers of one model, rounded to 6 decimals; those of `audit.summary` are among them.
+
+    All are in 0 to 1 but the count `n` and the bounds of a difference, which go from -1.
 
     Raises:
         UserError: no examples, a name that is none of the labels, or broken probabilities.
     """
-    truth, predicted = encode(frame["label"], labels), encode(frame["predicted"], labels)
-    generated = encode(frame["generated_label"], labels)
+    truth, generated = (encode(frame[name], labels) for name in ("label", "generated_label"))
     probabilities = _probabilities(frame, len(labels))
-    resampling = _resampling(evaluate, seed)
     metrics = _headline(frame, labels)
+    frame = frame.assign(correct=correct(frame))
+    audited, audited_bounds = audit.summary(frame, "accuracy", evaluate, seed)
     numbers = {
         "n": len(frame),
-        **{name: float(statistic(*columns)) for name, (statistic, columns) in metrics.items()},
+        **values(metrics),
         "invalid_rate": float(np.mean(generated == INVALID)),
-        "ece": expected_calibration_error(
-            frame["probability"].to_numpy(dtype=float),
-            truth == predicted,
-            evaluate.calibration_bins,
-        ),
         "brier": brier(truth, probabilities),
+        **audited,
         "chance": 1 / len(labels),
         "majority": majority(truth),
-        "interval": {
-            name: dict(
-                zip(("low", "high"), interval(statistic, *columns, **resampling), strict=True)
-            )
-            for name, (statistic, columns) in metrics.items()
-        },
+        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
     }
-    return _rounded(numbers)
+    return rounded(numbers)
 
 
 def gains(
@@ -86,40 +90,36 @@ def gains(
             "ones; evaluate both on the same split"
         )
     before, after = _headline(base, labels), _headline(tuned, labels)
-    resampling = _resampling(evaluate, seed)
-    return _rounded(
-        {
-            name: paired_gain(statistic, columns, after[name][1], **resampling)
-            for name, (statistic, columns) in before.items()
-        }
-    )
+    return rounded(paired_gains(before, after, evaluate, seed))
 
 
 def plots(
     base: pd.DataFrame, tuned: pd.DataFrame, labels: Sequence[str], evaluate: Evaluate
 ) -> dict[str, pd.DataFrame]:
-    """The tables behind the plots, by name; `confusion` is of the tuned model."""
-    bins, classes = [], []
+    """The tables behind the plots, by name; `confusion` is of the tuned model.
+
+    The `score` of a class is its F1.
+    """
+    base, tuned = (frame.assign(correct=correct(frame)) for frame in (base, tuned))
+    classes = []
     for model, frame in (("base", base), ("tuned", tuned)):
-        truth, predicted = encode(frame["label"], labels), encode(frame["predicted"], labels)
-        confidence = frame["probability"].to_numpy(dtype=float)
-        table = reliability(confidence, truth == predicted, evaluate.calibration_bins)
-        bins.append(table.assign(model=model, bin=(table["low"] + table["high"]) / 2))
-        classes.append(per_class(truth, predicted, labels).assign(model=model))
+        truth, predicted = (encode(frame[name], labels) for name in ("label", "predicted"))
+        table = per_class(truth, predicted, labels)
+        classes.append(table.assign(model=model, score=table["f1"]))
+    columns = ["model", "label", "score", "precision", "recall", "f1", "support"]
     tables = {
         "confusion": tuned[["label", "predicted"]].set_axis(["actual", "predicted"], axis=1),
-        "reliability": pd.concat(bins)[["model", "bin", "confidence", "accuracy", "count"]],
-        "classes": pd.concat(classes)[["model", "label", "precision", "recall", "f1", "support"]],
+        "classes": pd.concat(classes)[columns],
+        **audit.tables(base, tuned, evaluate),
     }
     return {name: table.round(6) for name, table in tables.items()}
 
 
-def _headline(
-    frame: pd.DataFrame, labels: Sequence[str]
-) -> dict[str, tuple[Statistic, tuple[np.ndarray, ...]]]:
-    """The metrics that carry an interval and a gain: what computes each, and from which columns."""
-    truth, predicted = encode(frame["label"], labels), encode(frame["predicted"], labels)
-    generated = encode(frame["generated_label"], labels)
+def _headline(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
+    """The metrics that carry an interval and a gain."""
+    truth, predicted, generated = (
+        encode(frame[name], labels) for name in ("label", "predicted", "generated_label")
+    )
     return {
         "accuracy": (accuracy, (truth, predicted)),
         "macro_f1": (partial(macro_f1, classes=len(labels)), (truth, predicted)),
@@ -139,13 +139,3 @@ def _probabilities(frame: pd.DataFrame, classes: int) -> np.ndarray:
                 "of 1; if they are nan, the model overflowed: use precision bf16 or fp32"
             )
     return np.stack(frame["probabilities"].to_list()).astype(float)
-
-
-def _resampling(evaluate: Evaluate, seed: int) -> dict[str, Any]:
-    return {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence, "seed": seed}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return round(value, 6) if isinstance(value, float) else value

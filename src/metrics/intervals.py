@@ -1,14 +1,21 @@
 """Bootstrap confidence intervals over examples (Efron and Tibshirani 1993, chapters 13 and 16)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
 from src.errors import UserError
+from src.schema import Evaluate
 
 Statistic = Callable[..., np.ndarray]
+# By the metric's name: what computes it, and from which columns, each (n,).
+Metrics = Mapping[str, tuple[Statistic, tuple[np.ndarray, ...]]]
+
+MEAN = partial(np.mean, axis=-1)
 
 # Resampled values held in memory at once, per column.
 _BATCH_VALUES = 1_000_000
@@ -83,3 +90,39 @@ def same_examples(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
             f"them only, {odd[0]!r} first; evaluate both on the same split"
         )
     return tuned.set_index("id", drop=False).loc[base["id"]].reset_index(drop=True)
+
+
+def resampling(evaluate: Evaluate, seed: int) -> dict[str, Any]:
+    """The keywords of `interval` and `paired_gain`."""
+    return {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence, "seed": seed}
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """`{metric: value}`."""
+    return {name: float(statistic(*columns)) for name, (statistic, columns) in metrics.items()}
+
+
+def bounds(metrics: Metrics, evaluate: Evaluate, seed: int) -> dict[str, dict[str, float]]:
+    """`{metric: {low, high}}`, by `interval`."""
+    found = {}
+    for name, (statistic, columns) in metrics.items():
+        low, high = interval(statistic, *columns, **resampling(evaluate, seed))
+        found[name] = {"low": low, "high": high}
+    return found
+
+
+def paired_gains(
+    before: Metrics, after: Metrics, evaluate: Evaluate, seed: int
+) -> dict[str, dict[str, float]]:
+    """`{metric: {value, low, high}}`, by `paired_gain`; both have the same metrics and examples."""
+    return {
+        name: paired_gain(statistic, columns, after[name][1], **resampling(evaluate, seed))
+        for name, (statistic, columns) in before.items()
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Each float in nested dictionaries, to the 6 decimals that metrics files hold."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value

@@ -112,6 +112,44 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: 
     return float(gaps.sum() / table["count"].sum())
 
 
+def risk_coverage(frame: pd.DataFrame) -> pd.DataFrame:
+    """What accuracy is left if only the surest answers are given: one row an example, surest first.
+
+    Row k, `coverage, accuracy, threshold`, is of answering the k examples of highest `probability`
+    (where equal, in order of `id`): their share, their mean of `correct` and the least of their
+    probabilities. El-Yaniv and Wiener (2010), On the Foundations of Noise-free Selective
+    Classification; Geifman and El-Yaniv (2017), Selective Classification for Deep Neural Networks.
+    """
+    ordered = frame.sort_values(["probability", "id"], ascending=[False, True])
+    answered = np.arange(1, len(ordered) + 1)
+    return pd.DataFrame(
+        {
+            "coverage": answered / len(ordered),
+            "accuracy": ordered["correct"].to_numpy(dtype=float).cumsum() / answered,
+            "threshold": ordered["probability"].to_numpy(dtype=float),
+        }
+    )
+
+
+def area_under_risk_coverage(curve: pd.DataFrame) -> float:
+    """Mean share of wrong answers over the coverages of `risk_coverage`: AURC, 0 to 1, low is good.
+
+    Geifman, Uziel and El-Yaniv (2019), Bias-Reduced Uncertainty Estimation for Deep Neural
+    Classifiers.
+    """
+    return float(1 - curve["accuracy"].mean())
+
+
+def thinned(curve: pd.DataFrame, points: int = 100) -> pd.DataFrame:
+    """At most so many rows of `risk_coverage`, evenly spaced from a coverage of a twentieth to 1.
+
+    Below it, an accuracy is of too few examples to be read.
+    """
+    first = max(1, len(curve) // 20)
+    kept = np.linspace(first, len(curve), min(points, len(curve) - first + 1))
+    return curve.iloc[kept.round().astype(int) - 1]
+
+
 def majority(truth: np.ndarray) -> float:
     """Accuracy of always answering the class that is most frequent in `truth`."""
     return float(np.bincount(truth).max() / len(truth))

@@ -7,19 +7,27 @@ import pandas as pd
 import pytest
 
 from src.errors import UserError
-from src.metrics.classify import gains, summarise
+from src.metrics.classify import correct, gains, plots, summarise
 from src.schema import Evaluate
 
 LABELS = ["cat", "dog", "cow"]
-EVALUATE = Evaluate(bootstrap=200, confidence=0.95, calibration_bins=10, batch_size=8)
+EVALUATE = Evaluate(
+    bootstrap=200,
+    confidence=0.95,
+    calibration_bins=10,
+    bertscore="all-MiniLM-L6-v2",
+    audit_minimum=20,
+    batch_size=8,
+)
 KEYS = [
     "n",
     "accuracy",
     "macro_f1",
     "generated_accuracy",
     "invalid_rate",
-    "ece",
     "brier",
+    "ece",
+    "aurc",
     "chance",
     "majority",
     "interval",
@@ -75,6 +83,7 @@ def test_by_hand() -> None:
     assert found["invalid_rate"] == 0.25
     assert found["ece"] == 0
     assert found["brier"] == round((3 * 0.125 + 1.125) / 4 / 2, 6)
+    assert found["aurc"] == round((0 + 1 / 2 + 1 / 3 + 1 / 4) / 4, 6)
     assert found["chance"] == round(1 / 3, 6)
     assert found["majority"] == 0.5
     assert list(found["interval"]) == ["accuracy", "macro_f1", "generated_accuracy"]
@@ -150,3 +159,33 @@ def test_half_precision_probabilities_are_accepted() -> None:
     frame = FOUR.copy()
     frame["probabilities"] = [np.array([0.334, 0.333, 0.332], dtype=np.float16)] * 4
     assert 0 < summarise(frame, LABELS, EVALUATE, 17)["brier"] < 1
+
+
+def test_a_right_answer_is_the_most_probable_class() -> None:
+    assert correct(FOUR).tolist() == [True, False, True, True]
+
+
+def test_properties_and_doubts_are_audited() -> None:
+    frame = many(4, 0.5).assign(brightness=np.arange(200) / 200, doubt=["", "too dark"] * 100)
+    found = summarise(frame, LABELS, EVALUATE, 17)
+    audited = ["doubted", "accuracy_undoubted", "largest_gap", "largest_gap_chance"]
+    at = KEYS.index("chance")
+    assert list(found) == [*KEYS[:at], *audited, *KEYS[at:]]
+    assert found["accuracy_undoubted"] == correct(frame)[::2].mean()
+    assert list(found["interval"])[-1] == "largest_gap"
+
+
+def test_the_tables_behind_the_plots() -> None:
+    base, tuned = (many(seed, right).drop(columns="correct") for seed, right in ((2, 0), (3, 0.8)))
+    found = plots(base, tuned, LABELS, EVALUATE)
+    assert sorted(found) == ["audit", "classes", "confusion", "coverage", "reliability"]
+    assert found["confusion"].to_dict("list") == {
+        "actual": tuned["label"].tolist(),
+        "predicted": tuned["predicted"].tolist(),
+    }
+    classes = found["classes"]
+    assert classes["label"].tolist() == LABELS * 2
+    assert classes["score"].tolist() == classes["f1"].tolist()
+    after = summarise(tuned, LABELS, EVALUATE, 17)
+    assert classes["score"][classes["model"] == "tuned"].mean() == pytest.approx(after["macro_f1"])
+    assert found["audit"].empty

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from src.errors import UserError
-from src.metrics.intervals import interval, paired_gain, same_examples
+from src.metrics.intervals import MEAN, interval, paired_gain, rounded, same_examples
 from src.metrics.labels import accuracy, macro_f1
 
 USUAL = {"resamples": 2000, "confidence": 0.95, "seed": 17}
@@ -23,10 +23,6 @@ def answers(n: int, classes: int, right: float, seed: int) -> tuple[np.ndarray, 
     truth = generator.integers(0, classes, n)
     wrong = (truth + generator.integers(1, classes, n)) % classes
     return truth, np.where(generator.random(n) < right, truth, wrong)
-
-
-def mean(values: np.ndarray) -> np.ndarray:
-    return values.mean(axis=-1)
 
 
 def test_close_to_the_normal_interval_of_a_large_sample() -> None:
@@ -115,8 +111,8 @@ def test_a_gain_on_the_same_examples_is_known_better_than_of_two_samples() -> No
 def test_the_gain_is_the_interval_of_the_differences() -> None:
     generator = np.random.default_rng(7)
     base, tuned = generator.normal(size=(2, 500))
-    gain = paired_gain(mean, (base,), (tuned,), **USUAL)
-    assert (gain["low"], gain["high"]) == pytest.approx(interval(mean, tuned - base, **USUAL))
+    gain = paired_gain(MEAN, (base,), (tuned,), **USUAL)
+    assert (gain["low"], gain["high"]) == pytest.approx(interval(MEAN, tuned - base, **USUAL))
     half = norm.ppf(0.975) * (tuned - base).std() / np.sqrt(500)
     assert gain["high"] - gain["value"] == pytest.approx(half, rel=0.1)
 
@@ -162,3 +158,8 @@ def test_examples_are_matched_by_id() -> None:
 def test_other_examples_are_refused(base: pd.DataFrame, tuned: pd.DataFrame, says: str) -> None:
     with pytest.raises(UserError, match=says):
         same_examples(base, tuned)
+
+
+def test_floats_are_rounded_at_any_depth_and_nothing_else_is() -> None:
+    found = rounded({"n": 3, "name": "x", "interval": {"accuracy": {"low": 1 / 3}}})
+    assert found == {"n": 3, "name": "x", "interval": {"accuracy": {"low": 0.333333}}}

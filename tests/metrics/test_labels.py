@@ -1,6 +1,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from src.errors import UserError
 from src.metrics.labels import (
     INVALID,
     accuracy,
+    area_under_risk_coverage,
     brier,
     confusion,
     encode,
@@ -18,6 +20,8 @@ from src.metrics.labels import (
     majority,
     per_class,
     reliability,
+    risk_coverage,
+    thinned,
 )
 
 LABELS = ["cat", "dog", "cow"]
@@ -177,3 +181,38 @@ def test_a_name_that_is_no_label_is_refused() -> None:
 def test_no_predictions_are_refused() -> None:
     with pytest.raises(UserError, match="empty"):
         encode([], LABELS)
+
+
+def answered(probability: list[float], correct: list[bool]) -> pd.DataFrame:
+    ids = [f"{i:04}" for i in range(len(correct))]
+    return pd.DataFrame({"id": ids, "probability": probability, "correct": correct})
+
+
+def test_coverage_by_hand() -> None:
+    # Surest first, and of equals the first by id: right, wrong, right, wrong.
+    frame = answered([0.5, 0.25, 0.75, 0.5], [False, False, True, True])
+    curve = risk_coverage(frame.iloc[::-1])
+    assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1]
+    assert curve["accuracy"].tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
+    assert curve["threshold"].tolist() == [0.75, 0.5, 0.5, 0.25]
+    assert area_under_risk_coverage(curve) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_confidence_that_tells_right_from_wrong_has_the_smaller_area() -> None:
+    right = [True] * 50 + [False] * 50
+    telling, misleading = np.linspace(1, 0, 100).tolist(), np.linspace(0, 1, 100).tolist()
+    areas = [
+        area_under_risk_coverage(risk_coverage(answered(p, right))) for p in (telling, misleading)
+    ]
+    assert areas[0] < 0.2 < 0.8 < areas[1]
+    assert area_under_risk_coverage(risk_coverage(answered(telling, [True] * 100))) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 19, 40, 100, 105, 106, 3000])
+def test_a_thinned_curve_ends_at_full_coverage_and_starts_at_a_twentieth(n: int) -> None:
+    curve = risk_coverage(answered(np.linspace(1, 0, n).tolist(), [True] * n))
+    kept = thinned(curve)
+    assert len(kept) == min(100, n - max(1, n // 20) + 1)
+    assert not kept.index.duplicated().any()
+    assert kept["coverage"].iloc[0] == max(1, n // 20) / n
+    assert kept["coverage"].iloc[-1] == 1

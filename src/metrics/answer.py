@@ -1,0 +1,174 @@
+"""The numbers of `metrics/<recipe>/base.json` and `tuned.json` for a task that answers questions.
+
+A frame of predictions has one row an example: `id`, `answer` (the first reference), `answers` (all
+references), `generated` (the text), `probability` (of that text) and `kind` (of the question, or
+None).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError
+from src.metrics import audit
+from src.metrics.bertscore import bertscore_f1, key
+from src.metrics.intervals import (
+    MEAN,
+    Metrics,
+    bounds,
+    paired_gains,
+    rounded,
+    same_examples,
+    values,
+)
+from src.metrics.vqa import exact_match, normalise, soft_accuracy
+from src.schema import Evaluate
+
+# Log-likelihoods of half precision add up to a little more than 0.
+_TOLERANCE = 0.01
+CONFUSED = 12
+OTHER, EMPTY, NO_KIND = "(other)", "(empty)", "(no kind)"
+
+
+def correct(frame: pd.DataFrame) -> np.ndarray:
+    """Whether the generated text is one of the references, both normalised (n,), as bool."""
+    pairs = zip(frame["generated"], frame["answers"], strict=True)
+    return np.array([exact_match(text, references) for text, references in pairs], dtype=bool)
+
+
+def summarise(
+    frame: pd.DataFrame, labels: Sequence[str] | None, evaluate: Evaluate, seed: int
+) -> dict[str, Any]:
+    """All numbers of one model, rounded to 6 decimals; those of `audit.summary` are among them.
+
+    `vqa_accuracy` is of the examples with several references, and left out where there are none.
+    `empty_rate` is the share of empty texts. `majority` is the exact match of always giving, to
+    questions of one kind, the answer that is right for most of them. All are in 0 to 1 but the
+    count `n`, the bounds of a difference and a rescaled BERTScore, which can be negative.
+
+    Raises:
+        UserError: no examples, a broken probability, or BERTScore's model is not there.
+    """
+    _check(frame)
+    frame = frame.assign(correct=correct(frame))
+    metrics = _headline(frame, evaluate)
+    audited, audited_bounds = audit.summary(frame, "exact_match", evaluate, seed)
+    numbers = {
+        "n": len(frame),
+        **values(metrics),
+        "empty_rate": float(np.mean([not text.strip() for text in frame["generated"]])),
+        **audited,
+        "majority": _majority(frame),
+        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
+    }
+    return rounded(numbers)
+
+
+def gains(
+    base: pd.DataFrame,
+    tuned: pd.DataFrame,
+    labels: Sequence[str] | None,
+    evaluate: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """`{metric: {value, low, high}}`: tuned minus base, with its paired interval.
+
+    Raises:
+        UserError: the two frames are not of the same examples with the same references.
+    """
+    tuned = same_examples(base, tuned)
+    for example, before, after in zip(base["id"], base["answers"], tuned["answers"], strict=True):
+        if list(before) != list(after):
+            raise UserError(
+                f"{example!r} has other references in the base predictions than in the tuned "
+                "ones; evaluate both on the same split"
+            )
+    before, after = _headline(base, evaluate), _headline(tuned, evaluate)
+    return rounded(paired_gains(before, after, evaluate, seed))
+
+
+def plots(
+    base: pd.DataFrame,
+    tuned: pd.DataFrame,
+    labels: Sequence[str] | None,
+    evaluate: Evaluate,
+) -> dict[str, pd.DataFrame]:
+    """The tables behind the plots, by name.
+
+    `confusion` is of the tuned model and of normalised answers, each beyond the 12 most frequent
+    references as OTHER; an answer that is right stands with the first reference, whichever it
+    matched. In `classes` a label is a kind of question, and its score the exact match.
+    """
+    base, tuned = (frame.assign(correct=correct(frame)) for frame in (base, tuned))
+    tables = {
+        "confusion": _confusion(tuned),
+        "classes": pd.concat([_by_kind(base, "base"), _by_kind(tuned, "tuned")]),
+        **audit.tables(base, tuned, evaluate),
+    }
+    return {name: table.round(6) for name, table in tables.items()}
+
+
+def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
+    """The metrics that carry an interval and a gain."""
+    pairs = list(zip(frame["generated"], frame["answers"], strict=True))
+    soft = [soft_accuracy(text, several) for text, several in pairs if len(several) > 1]
+    f1 = bertscore_f1(*zip(*pairs, strict=True), model=evaluate.bertscore)
+    return {
+        "exact_match": (MEAN, (correct(frame).astype(float),)),
+        **({"vqa_accuracy": (MEAN, (np.array(soft),))} if soft else {}),
+        key(evaluate.bertscore): (MEAN, (f1,)),
+    }
+
+
+def _majority(frame: pd.DataFrame) -> float:
+    right = pd.DataFrame(
+        {
+            "kind": _kinds(frame),
+            "answer": [{normalise(answer) for answer in answers} for answers in frame["answers"]],
+        }
+    ).explode("answer")
+    most = right.groupby("kind")["answer"].agg(lambda answers: answers.value_counts().max())
+    return float(most.sum() / len(frame))
+
+
+def _confusion(frame: pd.DataFrame) -> pd.DataFrame:
+    actual = pd.Series([normalise(answer) or EMPTY for answer in frame["answer"]])
+    given = pd.Series([normalise(text) or EMPTY for text in frame["generated"]])
+    given = given.mask(frame["correct"].to_numpy(), actual)
+    counts = actual.value_counts().rename_axis("answer").reset_index()
+    ordered = counts.sort_values(["count", "answer"], ascending=[False, True])
+    shown = ordered["answer"].iloc[:CONFUSED]
+    columns = {"actual": actual, "predicted": given}
+    return pd.DataFrame({name: c.where(c.isin(shown), OTHER) for name, c in columns.items()})
+
+
+def _by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:
+    by_kind = frame["correct"].groupby(_kinds(frame))
+    table = pd.DataFrame({"score": by_kind.mean(), "support": by_kind.size()})
+    table = table.rename_axis("label").reset_index()
+    table.insert(0, "model", model)
+    return table
+
+
+def _kinds(frame: pd.DataFrame) -> np.ndarray:
+    if "kind" not in frame:
+        return np.full(len(frame), NO_KIND, dtype=object)
+    return frame["kind"].astype(object).fillna(NO_KIND).to_numpy()
+
+
+def _check(frame: pd.DataFrame) -> None:
+    if frame.empty:
+        raise UserError("there are no predictions to score: the split is empty")
+    probability = frame["probability"].to_numpy(dtype=float)
+    # Written so that NaN, which compares false, is refused.
+    whole = (probability >= 0) & (probability <= 1 + _TOLERANCE)
+    if not whole.all():
+        example, value = frame[["id", "probability"]].iloc[int(np.argmin(whole))]
+        raise UserError(
+            f"{example!r}: the probability {value} of its answer is none; if it is nan, the model "
+            "overflowed: use precision bf16 or fp32"
+        )
+    if without := [i for i, a in zip(frame["id"], frame["answers"], strict=True) if not len(a)]:
+        raise UserError(f"{without[0]!r} has no reference to be judged by; prepare the data again")

@@ -1,5 +1,7 @@
 """Base models of the Hugging Face Hub, pinned to a commit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,11 +14,14 @@ from src.errors import UserError
 from src.files import whole, write_json
 from src.schema import Base
 
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
+WEIGHTS = ["*.safetensors"]
 
 
 def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
-    """Download a base at its commit into the Hub's cache and write its manifest to `folder`.
+    """Write the manifest of a base at its commit to `folder`, and bring all but its weights.
+
+    The weights come when they are first loaded, so that a base that no recipe uses costs nothing.
 
     Returns:
         What is known of it: its number of `parameters`.
@@ -25,9 +30,30 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
         UserError: the model cannot be had; says why and what to do.
     """
     model_id = base.model.id
-    try:
+    with _in_one_line(model_id, base.model.revision):
         info = HfApi().model_info(model_id, revision=base.model.revision, files_metadata=True)
-        snapshot_download(model_id, revision=info.sha, allow_patterns=WANTED)
+        snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
+    with whole(folder) as beside:
+        beside.mkdir(parents=True)
+        files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
+        manifest = {"id": model_id, "revision": info.sha, "bytes": files}
+        write_json(beside / "manifest.json", manifest)
+    return {"parameters": parameters(model_id, info.sha)}
+
+
+def bring_weights(model_id: str, revision: str) -> None:
+    """Download the weights of a model into the Hub's cache, where they are not there yet.
+
+    What a broken download has brought is kept. Raises UserError as `pin` does.
+    """
+    with _in_one_line(model_id, revision):
+        snapshot_download(model_id, revision=revision, allow_patterns=[*SMALL, *WEIGHTS])
+
+
+@contextmanager
+def _in_one_line(model_id: str, revision: str | None) -> Iterator[None]:
+    try:
+        yield
     except GatedRepoError:
         raise UserError(
             f"{model_id} is gated; accept its licence on its page, then log in with `hf auth login`"
@@ -35,15 +61,9 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(
-            f"cannot download {model_id} at {base.model.revision or 'main'}: {why}; check the id, "
+            f"cannot download {model_id} at {revision or 'main'}: {why}; check the id, "
             "the revision and the network, then start again: what has come is kept"
         ) from None
-    with whole(folder) as beside:
-        beside.mkdir(parents=True)
-        files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
-        manifest = {"id": model_id, "revision": info.sha, "bytes": files}
-        write_json(beside / "manifest.json", manifest)
-    return {"parameters": parameters(model_id, info.sha)}
 
 
 def parameters(model_id: str, revision: str | None) -> int:

@@ -1,18 +1,24 @@
 """Base models as a recipe wants them, and their LoRA adapters."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, PeftModel, get_peft_model
+from httpx2 import HTTPError
+from huggingface_hub import hf_hub_download
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
@@ -20,8 +26,10 @@ from transformers import (
 from src import families
 from src.errors import UserError
 from src.files import read_json
+from src.hub import bring_weights
 from src.schema import Lora, Recipe
 
+RECIPE = "recipe.json"  # beside the weights of an adapter
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,28 +38,60 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_processor(base: Path) -> ProcessorMixin:
+def load_processor(base: Path, recipe: Recipe) -> ProcessorMixin:
     """The processor of a base that the build stage wrote, at the revision it recorded."""
-    return _load(base, AutoProcessor)
+    processor = _load(base, AutoProcessor)
+    families.load(recipe.family).complete(processor, load_config(base))
+    return processor
+
+
+def load_config(base: Path) -> PreTrainedConfig:
+    """The configuration of a base, without its weights."""
+    return _load(base, AutoConfig)
 
 
 def load_base(base: Path, recipe: Recipe) -> PreTrainedModel:
-    """The frozen base, quantized as the recipe says, on the GPU where there is one."""
+    """The frozen base, quantized as the recipe says, on the GPU where there is one.
+
+    Raises:
+        UserError: the base is not there, or cannot compute in the recipe's precision.
+    """
+    family = families.load(recipe.family)
+    if recipe.precision in family.UNSAFE:
+        raise UserError(
+            f"params.yaml: recipes.{recipe.name}.precision: {recipe.precision} overflows in "
+            f"{recipe.family}; use bf16 or fp32"
+        )
+    config = load_config(base)
+    family.complete(_load(base, AutoProcessor), config)
+    manifest = _manifest(base)
+    if manifest["revision"]:
+        bring_weights(manifest["id"], manifest["revision"])
     model = _load(
         base,
         AutoModelForImageTextToText,
+        config=config,
         dtype=DTYPES[recipe.precision],
         device_map={"": device()},
-        quantization_config=quantization_config(recipe, families.load(recipe.family)),
+        quantization_config=quantization_config(recipe, family),
     )
     keep_differentiable(model)
     model.requires_grad_(False)
     return model.eval()
 
 
+def _manifest(base: Path) -> dict[str, Any]:
+    if (base / "manifest.json").is_file():
+        return read_json(base / "manifest.json")
+    if base.parts[:2] == ("models", "base"):
+        raise UserError(f"{base}: not there; make it with `dvc repro build@{base.name}`")
+    # A checkpoint of the user's own, or the id of a repository.
+    return {"id": str(base), "revision": None}
+
+
 def _load(base: Path, kind: type, **options: Any) -> Any:
     """What the manifest of a base names, by one of transformers' auto classes."""
-    manifest = read_json(base / "manifest.json")
+    manifest = _manifest(base)
     try:
         return kind.from_pretrained(manifest["id"], revision=manifest["revision"], **options)
     except OSError as error:
@@ -89,12 +129,13 @@ def keep_differentiable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def lora_config(lora: Lora) -> LoraConfig:
+def lora_config(lora: Lora, targets: Iterable[str]) -> LoraConfig:
     """LoRA (https://arxiv.org/abs/2106.09685) on layers of the language model alone.
 
-    The bare names would match the vision tower of some families as well.
+    `targets` are last names of layers, which alone would match the vision tower of some families
+    as well.
     """
-    names = "|".join(map(re.escape, lora.targets))
+    names = "|".join(map(re.escape, targets))
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -107,25 +148,76 @@ def lora_config(lora: Lora) -> LoraConfig:
 def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     """A new adapter on the base.
 
+    `all-linear` are the projections of attention and feed-forward, whatever the language model
+    calls them, and never its output head.
+
     Raises:
         UserError: a target names no linear layer of the language model.
     """
+    head = model.get_output_embeddings()
     linear = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "language_model." in name
+        if isinstance(module, nn.Linear) and "language_model." in name and module is not head
     }
-    if unknown := [t for t in lora.targets if t not in linear]:
+    targets = sorted(linear) if "all-linear" in lora.targets else lora.targets
+    if unknown := [t for t in targets if t not in linear]:
         raise UserError(
             f"lora.targets: the language model has no layer {unknown[0]!r}; "
             f"it has {', '.join(sorted(linear))}"
         )
-    return get_peft_model(model, lora_config(lora))
+    return get_peft_model(model, lora_config(lora, targets))
 
 
-def load_tuned(base: Path, adapter: Path, recipe: Recipe) -> PeftModel:
-    """The base with a trained adapter on it, in eval mode."""
-    return PeftModel.from_pretrained(load_base(base, recipe), str(adapter)).eval()
+def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
+    """The base with a trained adapter on it, in eval mode.
+
+    Args:
+        base: the folder that the build stage wrote.
+        adapter: a folder, or the id of a repository of the Hub.
+        recipe: says how the base is quantized.
+
+    Raises:
+        UserError: there is no such adapter, or it was trained on another base.
+    """
+    model = load_base(base, recipe)
+    try:
+        # PEFT warns of weights that find no place, and goes on without them.
+        config = PeftConfig.from_pretrained(str(adapter))
+        weights = load_peft_weights(str(adapter), device="cpu")
+        tuned = get_peft_model(model, config)
+        result = set_peft_model_state_dict(tuned, weights)
+    except (OSError, HTTPError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{adapter}: does not fit {base}: {_reason(error)}") from None
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if result.unexpected_keys or missing:
+        odd = [*result.unexpected_keys, *missing]
+        raise UserError(
+            f"{adapter}: {len(odd)} of its {len(weights)} weights find no place in {base}, "
+            f"{odd[0]} first; it was trained on another base model"
+        )
+    return tuned.eval()
+
+
+def read_recipe(adapter: str | Path) -> dict[str, Any] | None:
+    """What an adapter was trained for: its `recipe`, `labels` and `image_size`.
+
+    None where nothing stands beside it, as with adapters that were trained elsewhere.
+    """
+    if Path(adapter).is_dir():
+        file = Path(adapter) / RECIPE
+        return read_json(file) if file.is_file() else None
+    try:
+        return read_json(Path(hf_hub_download(str(adapter), RECIPE)))
+    except (OSError, HTTPError, ValueError):
+        return None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def language_model(model: nn.Module) -> PreTrainedModel:

@@ -1,8 +1,10 @@
-"""A small untrained Qwen2-VL, drawn faces as records, and the recipe that they stand for."""
+"""Small untrained models, drawn faces as records, and the recipes that they stand for."""
 
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,20 +27,18 @@ def recipe(params):
     return params.recipes["emotion_qwen2vl"]
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory, params) -> Path:
-    """A base folder as the build stage leaves it, with random weights."""
-    from src.families import qwen2_vl
+def small_base(params, name: str, folder: Path) -> Path:
+    """A base folder as the build stage leaves it, with random weights and two layers of each."""
+    from src import families
     from src.files import write_json
     from src.schema import Text, Vision
     from src.training.pretrain import corpus
 
     small = {"layers": 2, "hidden": 64, "heads": 2}
-    spec = params.base["qwen2_vl"].model.model_copy(
-        update={"vision": Vision(**small), "text": Text(**small, kv_heads=1)}
+    spec = params.base[name].model.model_copy(
+        update={"image_size": 56, "vision": Vision(**small), "text": Text(**small, kv_heads=1)}
     )
-    folder = tmp_path_factory.mktemp("base")
-    model, processor = qwen2_vl.build(spec, corpus(spec, 1), 1)
+    model, processor = families.load(params.base[name].family).build(spec, corpus(spec, 1), 1)
     model.save_pretrained(folder / "checkpoint")
     processor.save_pretrained(folder / "checkpoint")
     write_json(folder / "manifest.json", {"id": str(folder / "checkpoint"), "revision": None})
@@ -46,10 +46,73 @@ def base(tmp_path_factory, params) -> Path:
 
 
 @pytest.fixture(scope="session")
-def processor(base):
+def base(tmp_path_factory, params) -> Path:
+    return small_base(params, "qwen2_vl", tmp_path_factory.mktemp("base"))
+
+
+@dataclass
+class Architecture:
+    """One of the language models that a recipe may stand on, small and untrained."""
+
+    base: Path
+    recipe: Any
+    processor: Any
+    encoder_decoder: bool
+
+    @property
+    def family(self):
+        from src import families
+
+        return families.load(self.recipe.family)
+
+    def collator(self, task, answers: bool):
+        from src.training.load import collator_of
+
+        return collator_of(self.base, self.recipe, task, answers)
+
+    def load(self):
+        from src.models import load_base
+
+        return load_base(self.base, self.recipe)
+
+    def tuned(self):
+        """With an adapter that changes every answer."""
+        import torch
+
+        from src.models import add_lora
+
+        torch.manual_seed(0)
+        model = add_lora(self.load(), self.recipe.lora)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+
+ARCHITECTURES = {
+    "qwen2_vl": "emotion_qwen2vl",
+    "llava": "emotion_llava",
+    "blip2_opt": "vqa_blip2",
+    "blip2_flan_t5": "vqa_blip2",
+}
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def architecture(request, tmp_path_factory, params) -> Architecture:
+    from src.models import load_config, load_processor
+
+    name = request.param
+    folder = small_base(params, name, tmp_path_factory.mktemp(name))
+    recipe = params.recipes[ARCHITECTURES[name]].model_copy(update={"base": name})
+    decoder = load_config(folder).is_encoder_decoder
+    return Architecture(folder, recipe, load_processor(folder, recipe), decoder)
+
+
+@pytest.fixture(scope="session")
+def processor(base, recipe):
     from src.models import load_processor
 
-    return load_processor(base)
+    return load_processor(base, recipe)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +143,9 @@ class Questions:
 
     system = None
     choices = LABELS
+
+    def doubts(self, record):
+        return []
 
     def question(self, record):
         return "Look closely and say it. " * (int(record["id"].split(".")[0]) % 4) + "Which?"

@@ -1,16 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import get_peft_model
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor
+from safetensors.torch import load_file, save_file
 
 from src import models
 from src.errors import UserError
-from src.families import qwen2_vl
 from src.schema import Lora, Quantization
-from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
-from tests.conftest import ROOT
 
 
 def loss(model, collator, records):
@@ -22,34 +20,48 @@ def gradients(model):
 
 
 @pytest.fixture
-def collator(processor, task):
-    return Collator(processor, qwen2_vl, task, answers=True)
+def collator(architecture, questions):
+    return architecture.collator(questions, answers=True)
 
 
 @pytest.fixture
-def tuned(base, recipe):
-    torch.manual_seed(0)
-    model = models.add_lora(models.load_base(base, recipe), recipe.lora)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
+def tuned(architecture):
+    return architecture.tuned()
 
 
 def test_four_bit_is_for_the_language_model_alone(tuned):
     quantized = [n for n, m in tuned.named_modules() if isinstance(m, Linear4bit)]
     assert quantized
     assert all("language_model" in name for name in quantized)
-    plain = [n for n, m in tuned.named_modules() if type(m) is torch.nn.Linear and "lora" not in n]
-    assert any("visual" in n for n in plain)
-    assert not any("language_model" in n for n in plain)
+    head = tuned.get_base_model().get_output_embeddings()
+    plain = [
+        n
+        for n, m in tuned.named_modules()
+        if type(m) is torch.nn.Linear and "lora" not in n and m is not head
+    ]
+    assert plain
+    # T5 keeps the output of its feed-forward layers as it is: it would overflow.
+    assert not [n for n in plain if "language_model" in n and not n.endswith(".wo.base_layer")]
 
 
-def test_lora_is_on_the_named_layers_of_the_language_model_alone(tuned, recipe):
-    adapted = [n for n, p in tuned.named_parameters() if p.requires_grad]
-    assert len(adapted) == 2 * 2 * 2  # layers, targets, A and B
-    assert all("language_model" in n and "visual" not in n for n in adapted)
-    assert all(any(f".{t}." in n for t in recipe.lora.targets) for n in adapted)
+def test_lora_is_on_the_layers_of_the_language_model_alone(tuned, architecture):
+    adapted = {
+        n.partition(".lora_")[0].rpartition("base_model.model.")[2]
+        for n, p in tuned.named_parameters()
+        if p.requires_grad
+    }
+    targets = architecture.recipe.lora.targets
+    head = tuned.get_base_model().get_output_embeddings()
+    expected = {
+        name
+        for name, module in architecture.load().named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and "language_model." in name
+        and not name.endswith("lm_head")
+        and ("all-linear" in targets or name.rpartition(".")[2] in targets)
+    }
+    assert adapted == expected
+    assert not hasattr(head, "lora_A")
 
 
 def test_a_layer_name_of_the_tower_does_not_bring_lora_into_it(base, recipe):
@@ -59,26 +71,22 @@ def test_a_layer_name_of_the_tower_does_not_bring_lora_into_it(base, recipe):
         )
 
 
-def test_sixteen_bits_means_no_quantization(base, recipe):
-    plain = recipe.model_copy(
+def test_sixteen_bits_means_no_quantization(architecture):
+    plain = architecture.recipe.model_copy(
         update={"quantization": Quantization(bits=16, type="nf4", double=True)}
     )
-    model = models.load_base(base, plain)
+    model = models.load_base(architecture.base, plain)
     assert not any(isinstance(m, Linear4bit) for m in model.modules())
 
 
 def test_training_after_an_evaluation_has_the_gradients_of_training_alone(
-    base, recipe, collator, faces
+    architecture, collator, faces
 ):
-    def build():
-        torch.manual_seed(0)
-        return models.add_lora(models.load_base(base, recipe), recipe.lora)
-
-    fresh = build().eval()
+    fresh = architecture.tuned().eval()
     loss(fresh, collator, faces[:4]).backward()
-    used = build().eval()
+    used = architecture.tuned().eval()
     with torch.no_grad():
-        used(**{k: v for k, v in collator(faces[:4]).items() if k != "labels"})
+        loss(used, collator, faces[:4])
     loss(used, collator, faces[:4]).backward()
     for name, gradient in gradients(fresh).items():
         assert torch.equal(gradient, gradients(used)[name])
@@ -86,17 +94,18 @@ def test_training_after_an_evaluation_has_the_gradients_of_training_alone(
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_frozen_tower_is_never_differentiated(tuned, collator, faces, checkpointing):
+def test_the_frozen_tower_is_never_differentiated(
+    tuned, architecture, collator, faces, checkpointing
+):
     if checkpointing:
         models.language_model(tuned).activation_checkpointing_enable({"use_reentrant": False})
     seen = []
-    tower = qwen2_vl.vision(tuned.get_base_model())
-    for block in tower.blocks:
-        block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block = architecture.family.cam_layer(tuned.get_base_model())
+    block.register_forward_hook(lambda module, inputs, output: seen.append(output))
     tuned.train()
     loss(tuned, collator, faces[:2]).backward()
-    assert len(seen) == len(tower.blocks), "a block ran twice: it was recomputed"
-    assert not any(output.requires_grad for output in seen)
+    assert len(seen) == 1, "the tower ran twice: it was recomputed"
+    assert not seen[0].requires_grad
 
 
 def test_checkpointing_changes_no_gradient(tuned, collator, faces):
@@ -114,55 +123,87 @@ def test_checkpointing_changes_no_gradient(tuned, collator, faces):
         torch.testing.assert_close(gradient, plain[name])
 
 
-def test_a_saved_adapter_gives_the_same_logits(tuned, base, recipe, collator, faces, tmp_path):
+def test_every_weight_of_the_adapter_is_trained_and_no_other(tuned, collator, faces):
+    tuned.train()
+    loss(tuned, collator, faces[:4]).backward()
+    for name, parameter in tuned.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+
+def test_a_saved_adapter_gives_the_same_logits(tuned, architecture, collator, faces, tmp_path):
     tuned.save_pretrained(tmp_path)
-    again = models.load_tuned(base, tmp_path, recipe)
+    again = models.load_tuned(architecture.base, tmp_path, architecture.recipe)
     inputs = {k: v for k, v in collator(faces[:3]).items() if k != "labels"}
     with torch.no_grad():
         assert torch.equal(tuned.eval()(**inputs).logits, again(**inputs).logits)
 
 
-def seven_billion() -> Qwen2VLForConditionalGeneration:
-    """Qwen2-VL-7B-Instruct by its published configuration, without weights."""
-    config = Qwen2VLConfig(
-        text_config={
-            "vocab_size": 152064,
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [16, 24, 24],
-            },
-        },
-        vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16},
-        tie_word_embeddings=False,
-    )
-    with torch.device("meta"):
-        return Qwen2VLForConditionalGeneration(config)
+def test_an_adapter_whose_layers_the_base_lacks_is_an_error(tuned, architecture, tmp_path):
+    tuned.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    renamed = {name.replace("language_model", "decoder"): w for name, w in weights.items()}
+    save_file(renamed, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"find no place in .* trained on another base"):
+        models.load_tuned(architecture.base, tmp_path, architecture.recipe)
 
 
-def test_the_full_recipe_trains_the_published_number_of_parameters():
-    from src import config
-
-    full = config.at_scale(ROOT / "params.yaml", "full").recipes["emotion_qwen2vl"]
-    model = get_peft_model(seven_billion(), models.lora_config(full.lora))
-    assert model.get_nb_trainable_parameters() == (2_523_136, 8_293_898_752)
-    adapted = [n for n, p in model.named_parameters() if p.requires_grad]
-    assert not any("visual" in name for name in adapted)
+def test_an_adapter_of_another_architecture_is_an_error(architecture, base, recipe, tmp_path):
+    if architecture.recipe.family != "blip2":
+        pytest.skip("the small models of these families share names and sizes")
+    architecture.tuned().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"does not fit|find no place"):
+        models.load_tuned(base, tmp_path, recipe)
 
 
-def test_a_picture_of_224_pixels_is_64_tokens():
-    images = Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
-    patches = images.get_number_of_image_patches(224, 224)
-    assert patches // images.merge_size**2 == 64
+def test_a_missing_adapter_is_one_line(base, recipe, tmp_path):
+    with pytest.raises(UserError, match="no adapter can be loaded from there"):
+        models.load_tuned(base, tmp_path / "nothing", recipe)
+
+
+def test_a_precision_that_overflows_is_refused(architecture):
+    half = architecture.recipe.model_copy(update={"precision": "fp16"})
+    if architecture.family.UNSAFE:
+        with pytest.raises(UserError, match=r"precision: fp16 overflows in blip2; use bf16"):
+            models.load_base(architecture.base, half)
+    else:
+        assert models.load_base(architecture.base, half).dtype == torch.float16
+
+
+def test_the_query_side_of_blip2_stays_in_full_precision(architecture):
+    if architecture.recipe.family != "blip2":
+        pytest.skip("it has no Q-Former")
+    half = architecture.recipe.model_copy(update={"precision": "bf16"})
+    model = models.load_base(architecture.base, half)
+    assert model.query_tokens.dtype == torch.float32
+    assert {p.dtype for p in model.qformer.parameters()} == {torch.float32}
+
+
+def test_an_old_checkpoint_gets_what_it_lacks(architecture):
+    name = architecture.recipe.family
+    if name == "qwen2_vl":
+        pytest.skip("its checkpoints lack nothing")
+    config = models.load_config(architecture.base)
+    processor = models.load_processor(architecture.base, architecture.recipe)
+    if name == "llava":
+        expected = (processor.patch_size, processor.num_additional_image_tokens)
+        processor.patch_size = processor.num_additional_image_tokens = None
+        architecture.family.complete(processor, config)
+        assert (processor.patch_size, processor.num_additional_image_tokens) == expected
+    else:
+        expected = (processor.num_query_tokens, config.image_token_index)
+        processor.num_query_tokens = config.image_token_index = None
+        architecture.family.complete(processor, config)
+        assert (processor.num_query_tokens, config.image_token_index) == expected
 
 
 def test_an_unknown_target_is_named(base, recipe):
     lora = Lora(r=4, alpha=8, dropout=0.0, targets=["q_proj", "query"])
     with pytest.raises(UserError, match="query"):
         models.add_lora(models.load_base(base, recipe), lora)
+
+
+def test_a_base_that_was_not_built_is_one_line(recipe, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="make it with `dvc repro build@qwen2_vl`"):
+        models.load_base(Path("models/base/qwen2_vl"), recipe)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from src.inference.generate import base_of, to_device
-from src.training.collator import Collator, next_tokens
+from src.training.collator import Collator, answer_logits
 
 
 class AnswerLikelihood(nn.Module):
@@ -52,11 +52,10 @@ class AnswerLikelihood(nn.Module):
             for name, value in self.inputs.items()
             if name not in visual
         }
-        targets, answered = next_tokens(inputs.pop("labels"))
-        logits = self.model(**inputs, **visual, logits_to_keep=answered, use_cache=False).logits
-        likelihood = functional.log_softmax(logits.float(), -1)
+        logits, targets, answered = answer_logits(self.model, inputs | visual)
+        likelihood = functional.log_softmax(logits, -1)
         tokens = torch.zeros(answered.shape, device=logits.device)
-        tokens[answered] = likelihood.gather(-1, targets[answered][:, None])[:, 0]
+        tokens[answered] = likelihood.gather(-1, targets[:, None])[:, 0]
         return tokens.sum(1, keepdim=True)
 
 

@@ -162,9 +162,9 @@ def _show(
     for name in ("gradcam", "occlusion"):
         files[name] = f"{number:02d}_{name}.png"
         overlay(picture, found[name][position]).save(folder / files[name])
-    columns = ("id", "label", "predicted", "probability", "correct")
+    columns = ("id", "question", "predicted", "probability", "correct")
     entry = {c: getattr(prediction[c], "item", lambda c=c: prediction[c])() for c in columns}
-    return entry | files
+    return entry | {"label": prediction["label" if "label" in prediction else "answer"]} | files
 
 
 def overlay(picture: Image.Image, cells: np.ndarray) -> Image.Image:

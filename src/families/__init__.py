@@ -2,10 +2,13 @@
 
 A module of this package defines
 - `UNQUANTIZED`: names of modules that stay out of 4-bit (the vision side and the output head);
+- `UNSAFE`: precisions in which the architecture overflows;
 - `build(spec, corpus, seed)`: a small model and processor of the architecture;
+- `complete(processor, config)`: puts in what older checkpoints lack;
 - `render(processor, system, question)`: the prompt as text, up to where the answer begins;
-- `answer(text)`: the answer as it follows the prompt, without the end token;
-- `positions_after(model, lengths, width)`: model inputs that place `width` tokens after prefixes;
+- `LEAD` and `answer(text)`: what a prompt ends with, where the tokens of an answer depend on it,
+  and the answer as it follows, without the end token;
+- `answer_logits(model, inputs, tokens, real)`: the logits of many answers to each prompt;
 - `pixels(processor, images)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
   from that the model's inputs, differentiably;
 - `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     ProcessorMixin,
@@ -17,11 +18,14 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from src.families.common import after_prefix, chat
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
 # A 4-bit vision tower is a known cause of nonsense answers.
 UNQUANTIZED = ["model.visual", "lm_head"]
+UNSAFE = ()
+LEAD = ""
 
 PATCH = 14
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -42,13 +46,13 @@ CHAT_TEMPLATE = (
 )
 
 
+def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Its checkpoints lack nothing."""
+
+
 def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
     """The chat up to the assistant's turn, with one placeholder for the picture."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    messages = [{"role": "user", "content": content}]
-    if system:
-        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return chat(processor, system, question)
 
 
 def answer(text: str) -> str:
@@ -74,6 +78,16 @@ def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, 
     )
     grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
     return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grid}
+
+
+def answer_logits(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    real: torch.Tensor,
+) -> torch.Tensor:
+    """Logits of every answer after every prompt: see src/families/common.py."""
+    return after_prefix(model, model, inputs, tokens, real, positions_after)
 
 
 def positions_after(

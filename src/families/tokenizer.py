@@ -2,14 +2,22 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 
 def train_tokenizer(
-    corpus: Iterable[str], vocabulary: int, specials: list[str], eos: str, pad: str
+    corpus: Iterable[str],
+    vocabulary: int,
+    specials: list[str],
+    eos: str,
+    pad: str,
+    frame: str = "$A",
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `vocabulary` entries; every text can be spelt with it."""
+    """A byte-level BPE tokenizer of `vocabulary` entries; every text can be spelt with it.
+
+    `frame` says where special tokens stand around a text, which is `$A`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -20,6 +28,10 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    if around := [word for word in frame.split() if word != "$A"]:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=frame, special_tokens=[(word, tokenizer.token_to_id(word)) for word in around]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=eos,

@@ -7,18 +7,30 @@ import numpy as np
 import torch
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from src.training.collator import Collator, pad_right
 
 
 def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]:
-    """Consecutive slices of at most `size` records, under a progress bar."""
-    with tqdm(total=len(records), desc=what, unit="example") as bar:
+    """Consecutive slices of at most `size` records, under a progress bar if they are several."""
+    with tqdm(total=len(records), desc=what, unit="example", disable=len(records) <= size) as bar:
         for start in range(0, len(records), size):
             batch = [records[i] for i in range(start, min(start + size, len(records)))]
             yield batch
             bar.update(len(batch))
+
+
+class Likelihood(LogitsProcessor):
+    """Watches greedy decoding: the log-probability of the token that each step takes."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Note the best of (batch, vocabulary) and change nothing."""
+        self.steps.append(functional.log_softmax(scores.float(), -1).amax(-1))
+        return scores
 
 
 @torch.inference_mode()
@@ -28,15 +40,45 @@ def generate(
     records: Sequence[Any],
     max_new_tokens: int,
     batch_size: int,
-) -> list[str]:
-    """The greedy answer to each record, without special tokens and outer white space."""
+) -> tuple[list[str], np.ndarray]:
+    """The greedy answer to each record, without special tokens and outer white space.
+
+    Returns:
+        The texts, and their log-likelihoods (records,) in nats, end token included.
+    """
     texts: list[str] = []
+    likelihoods = []
+    ends = end_tokens(model, collator)
     for batch in batches(records, batch_size, "generate"):
         inputs = to_device(collator(batch), model)
-        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        new = tokens[:, inputs["input_ids"].shape[1] :]
+        watch = Likelihood()
+        tokens = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=collator.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([watch]),
+        )
+        new = tokens[:, -len(watch.steps) :]
         texts += collator.tokenizer.batch_decode(new, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+        ended = torch.isin(new, torch.tensor(ends, device=new.device)).int()
+        going = ended.cumsum(1) - ended == 0
+        likelihoods.append((torch.stack(watch.steps, 1) * going).sum(1).cpu().numpy())
+    return [text.strip() for text in texts], np.concatenate(likelihoods)
+
+
+def end_tokens(model: PreTrainedModel, collator: Collator) -> list[int]:
+    """What ends an answer: the token that training puts there, and those that the base writes.
+
+    BLIP-2's OPT was taught to end with a line break, which is not its tokenizer's end token.
+    """
+    base = base_of(model)
+    found = {collator.tokenizer.eos_token_id}
+    for part in (base, getattr(base, "language_model", None)):
+        own = getattr(getattr(part, "generation_config", None), "eos_token_id", None)
+        found.update(own if isinstance(own, list) else [own])
+    return sorted(found - {None})
 
 
 @torch.inference_mode()
@@ -68,30 +110,11 @@ def _score_batch(
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
-    count, width = tokens.shape
-    size, lengths = len(inputs["input_ids"]), inputs["attention_mask"].sum(1)
-    read = model(**inputs, use_cache=True, logits_to_keep=1)
-    read.past_key_values.batch_repeat_interleave(count)
-    places = collator.family.positions_after(base_of(model), lengths, width)
-    repeated = tokens.repeat(size, 1)
-    mask = torch.cat(
-        [inputs["attention_mask"].repeat_interleave(count, 0), real.repeat(size, 1)], 1
-    )
-    said = model(
-        input_ids=repeated,
-        attention_mask=mask,
-        past_key_values=read.past_key_values,
-        **{name: _repeat(value, count) for name, value in places.items()},
-    )
-    # The prompt's last logits foretell an answer's first token, each token's the next one.
-    first = read.logits.repeat_interleave(count, 0)
-    logits = torch.cat([first, said.logits[:, :-1]], 1).float()
-    likelihood = functional.log_softmax(logits, -1).gather(-1, repeated[..., None])[..., 0]
+    size, count = len(inputs["input_ids"]), len(tokens)
+    logits = collator.family.answer_logits(base_of(model), inputs, tokens, real).float()
+    repeated = tokens.repeat(size, 1)[..., None]
+    likelihood = functional.log_softmax(logits, -1).gather(-1, repeated)[..., 0]
     return (likelihood * real.repeat(size, 1)).sum(1).view(size, count)
-
-
-def _repeat(positions: torch.Tensor, count: int) -> torch.Tensor:
-    return positions.repeat_interleave(count, dim=-2)
 
 
 def base_of(model: Any) -> PreTrainedModel:

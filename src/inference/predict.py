@@ -1,28 +1,76 @@
 """The predictions of a base or a tuned model on a recipe's test split."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedModel
 
+from src import metrics
 from src.files import whole
 from src.inference.generate import generate, score
+from src.quality import Quality, doubts
 from src.records import read_split
-from src.schema import Recipe
+from src.schema import Doubt, Recipe
+from src.training.collator import Collator
 from src.training.load import load_collator
+
+# What a record says of itself beside the task's own columns: what results are audited by.
+PROPERTIES = (
+    *("kind", "subgroup", "width", "height"),
+    *("brightness", "contrast", "sharpness", "faces"),
+)
 
 
 def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int) -> pd.DataFrame:
-    """One row an example of the test split; the columns are the task's.
+    """One row an example of the test split; the columns are those of `answers`.
 
     The batch size changes no prediction.
     """
     records = read_split(Path("data/prepared") / recipe.data / "test.parquet")
-    collator = load_collator(recipe, answers=False)
+    rows = list(records.remove_columns("image"))
+    return answers(model, load_collator(recipe, answers=False), recipe, records, rows, batch_size)
+
+
+def answers(
+    model: PreTrainedModel,
+    collator: Collator,
+    recipe: Recipe,
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    batch_size: int,
+) -> pd.DataFrame:
+    """One row a record: the columns of the recipe's task, PROPERTIES, `correct` and `doubt`.
+
+    `doubt` says why an answer is not to be relied on, and is empty where nothing speaks against it.
+
+    Args:
+        model: a base or a tuned model.
+        collator: of the recipe, without answers.
+        recipe: says how long an answer may be and what is doubtful.
+        records: with their pictures, which are decoded where they are needed.
+        rows: the same, where no picture is needed.
+        batch_size: records in one forward pass.
+    """
     task = collator.task
-    texts = generate(model, collator, records, recipe.max_new_tokens, batch_size)
-    scores = score(model, collator, records, task.choices, batch_size)
-    return task.predictions(list(records.remove_columns("image")), texts, scores)
+    texts, scores = generate(model, collator, records, recipe.max_new_tokens, batch_size)
+    if task.choices:
+        scores = score(model, collator, records, task.choices, batch_size)
+    frame = task.predictions(rows, texts, scores)
+    for name in PROPERTIES:
+        frame[name] = [row[name] for row in rows]
+    frame["correct"] = metrics.load(recipe.task).correct(frame)
+    reasons = [[*_of_picture(row, recipe.doubt), *task.doubts(row)] for row in rows]
+    return frame.assign(doubt=["; ".join(found) for found in reasons])
+
+
+def _of_picture(row: Mapping[str, Any], limits: Doubt | None) -> list[str]:
+    if limits is None:
+        return []
+    quality = Quality(*(row[field.name] for field in fields(Quality)))
+    return doubts(quality, row["width"], row["height"], limits)
 
 
 def predictions_file(recipe: Recipe, model: str) -> Path:

@@ -13,6 +13,8 @@ from src.schema import Prompt
 class Task:
     """Ask for one of `labels`; the answer is its name and nothing else."""
 
+    PLACEHOLDERS = ("labels",)
+
     def __init__(self, prompt: Prompt, labels: list[str]) -> None:
         self.choices = labels
         self.system = prompt.system
@@ -20,8 +22,8 @@ class Task:
         self._by_text = {_normalise(label): label for label in labels}
 
     def question(self, record: Mapping[str, Any]) -> str:
-        """The same of every picture; it names the classes where the prompt says {labels}."""
-        return self._question
+        """The same of every picture, unless a record asks something of its own."""
+        return record.get("question") or self._question
 
     def answer(self, record: Mapping[str, Any]) -> str:
         """The name of the class."""
@@ -31,6 +33,11 @@ class Task:
         """The class that a text names and nothing else; case and outer punctuation do not count."""
         return self._by_text.get(_normalise(text))
 
+    def doubts(self, record: Mapping[str, Any]) -> list[str]:
+        """It knows one question, and answers any other with one of its classes."""
+        own = self.question(record) == self._question
+        return [] if own else ["asked something else than it was trained on"]
+
     def predictions(
         self, records: list[Mapping[str, Any]], texts: list[str], scores: np.ndarray
     ) -> pd.DataFrame:
@@ -38,19 +45,16 @@ class Task:
         shifted = np.exp(scores - scores.max(1, keepdims=True))
         probabilities = shifted / shifted.sum(1, keepdims=True)
         best = probabilities.argmax(1)
-        truth = [record["label"] for record in records]
-        predicted = [self.choices[i] for i in best]
         return pd.DataFrame(
             {
                 "id": [record["id"] for record in records],
                 "question": [self.question(record) for record in records],
-                "label": truth,
-                "predicted": predicted,
+                "label": [record["label"] for record in records],
+                "predicted": [self.choices[i] for i in best],
                 "probability": probabilities.max(1),
                 "probabilities": list(probabilities),
                 "generated": texts,
                 "generated_label": [self.parse(text) for text in texts],
-                "correct": [t == p for t, p in zip(truth, predicted, strict=True)],
             }
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 IGNORED = -100
 
@@ -14,15 +14,22 @@ IGNORED = -100
 class Collator:
     """Batches prompts, and with `answers` also the answers and their labels.
 
-    Prompts are padded on the left and answers on the right, so that an answer begins at the same
-    position in every row and generation can go on from the last one. Nothing is ever truncated;
-    training checks beforehand that everything fits.
+    A decoder reads both as one sequence: prompts are padded on the left and answers on the right,
+    so that an answer begins at the same position in every row and generation can go on from the
+    last one. An encoder-decoder reads them apart, both padded on the right. Nothing is ever
+    truncated; training checks beforehand that everything fits.
     """
 
     def __init__(
-        self, processor: ProcessorMixin, family: ModuleType, task: Any, answers: bool
+        self,
+        processor: ProcessorMixin,
+        family: ModuleType,
+        task: Any,
+        answers: bool,
+        encoder_decoder: bool = False,
     ) -> None:
         self.processor = processor
+        self.encoder_decoder = encoder_decoder
         self.tokenizer = processor.tokenizer
         self.family = family
         self.task = task
@@ -31,7 +38,7 @@ class Collator:
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Inputs of (batch, sequence); `labels` are -100 but for the answer and its end token."""
         if not self.answers:
-            return self._prompts(records)
+            return self.prompts(records)
         return self.with_answers(records, [self.task.answer(record) for record in records])
 
     def with_answers(
@@ -39,14 +46,23 @@ class Collator:
     ) -> dict[str, torch.Tensor]:
         """The same, whatever the answers of the records are."""
         ids = [self.answer_ids(answer) for answer in answers]
-        return append(self._prompts(records), ids, self.tokenizer.pad_token_id)
+        join = decode if self.encoder_decoder else append
+        return join(self.prompts(records), ids, self.tokenizer.pad_token_id)
 
     def answer_ids(self, text: str) -> list[int]:
-        """Token ids of an answer as it follows the prompt, with the end token."""
-        ids = self.tokenizer(self.family.answer(text), add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        """Token ids of an answer as it follows the prompt, with the end token.
 
-    def _prompts(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        SentencePiece writes a text that stands alone with another first token.
+        """
+        lead = "" if self.encoder_decoder else self.family.LEAD
+        before, both = (
+            self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+            for words in (lead, lead + self.family.answer(text))
+        )
+        return [*both[len(before) :], self.tokenizer.eos_token_id]
+
+    def prompts(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Inputs without answers, whatever the collator is for."""
         texts = [
             self.family.render(self.processor, self.task.system, self.task.question(record))
             for record in records
@@ -55,7 +71,7 @@ class Collator:
             text=texts,
             images=[record["image"] for record in records],
             padding=True,
-            padding_side="left",
+            padding_side="right" if self.encoder_decoder else "left",
             return_tensors="pt",
         )
         return dict(batch)
@@ -91,3 +107,37 @@ def append(
         [torch.full_like(prompt, IGNORED), ids.masked_fill(real == 0, IGNORED)], 1
     )
     return batch
+
+
+def decode(
+    batch: dict[str, torch.Tensor], answers: Sequence[Sequence[int]], pad: int
+) -> dict[str, torch.Tensor]:
+    """Give one answer (token ids) to each prompt of a batch for the decoder, and make the labels.
+
+    The decoder starts with the padding token, as T5's does.
+    """
+    ids, real = pad_right(answers, pad)
+    return dict(batch) | {
+        "decoder_input_ids": functional.pad(ids[:, :-1], (1, 0), value=pad),
+        "labels": ids.masked_fill(real == 0, IGNORED),
+    }
+
+
+def answer_logits(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a model foretells of the answers of a batch, and no logits of anything else.
+
+    Returns:
+        Logits (tokens, vocabulary) in fp32, the right tokens (tokens,), and where in the labels
+        they stand: booleans (batch, sequence).
+    """
+    inputs = dict(inputs)
+    labels = inputs.pop("labels")
+    if "decoder_input_ids" in inputs:
+        targets, answered = labels, labels != IGNORED
+        logits = model(**inputs, use_cache=False).logits[answered]
+    else:
+        targets, answered = next_tokens(labels)
+        logits = model(**inputs, logits_to_keep=answered, use_cache=False).logits
+    return logits.float(), targets[answered], answered

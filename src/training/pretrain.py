@@ -104,7 +104,9 @@ def pretrain(
             model=model,
             args=arguments,
             train_dataset=examples,
-            data_collator=Collator(processor, family, Lessons(), answers=True),
+            data_collator=Collator(
+                processor, family, Lessons(), True, model.config.is_encoder_decoder
+            ),
         ).train()
     model.eval()
 
@@ -118,7 +120,7 @@ def attribute_accuracy(
 ) -> dict[str, float]:
     """How often the base names an attribute of a picture that it has not seen, by attribute."""
     rng = random.Random(f"{seed} exam")
-    collator = Collator(processor, family, Lessons(), answers=False)
+    collator = Collator(processor, family, Lessons(), False, model.config.is_encoder_decoder)
     right: dict[str, list[bool]] = {}
     for drawing in _drawings(spec.pretrain):
         lessons = [drawing.lesson(rng, spec.image_size) for _ in range(200)]
@@ -128,7 +130,7 @@ def attribute_accuracy(
                 | {"image": x.picture}
                 for x in lessons
             ]
-            said = generate(model, collator, exam, max_new_tokens=8, batch_size=64)
+            said, _ = generate(model, collator, exam, max_new_tokens=8, batch_size=64)
             right[attribute] = [s == r["answer"] for s, r in zip(said, exam, strict=True)]
     return {name: sum(r) / len(r) for name, r in right.items()}
 

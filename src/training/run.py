@@ -8,17 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+from peft import PeftModel
 from transformers import set_seed
 
-from src.files import whole
-from src.models import add_lora, load_base
-from src.records import read_split
+from src.files import whole, write_json
+from src.models import RECIPE, add_lora, load_base
+from src.records import read_labels, read_split
 from src.schema import Recipe
 from src.training.load import load_collator
 from src.training.trainer import train
 
+# What of a recipe its adapter's answers hang on.
+ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
-def run(recipe: Recipe, seed: int) -> None:
+
+def run(recipe: Recipe, image_size: int, seed: int) -> None:
     """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`."""
     base, data = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [data / "train.parquet", data / "validation.parquet"]
@@ -30,10 +34,30 @@ def run(recipe: Recipe, seed: int) -> None:
     train_set, validation_set = map(read_split, splits)
     log = train(model, collator, train_set, validation_set, recipe.train, checkpoints, seed)
     with whole(Path("models/adapters") / recipe.name) as adapter:
-        model.save_pretrained(adapter)
-        (adapter / "README.md").unlink(missing_ok=True)
+        save_adapter(model, recipe, read_labels(recipe.data), image_size, adapter)
+        if recipe.train.select_by == "accuracy":
+            copy_improvements(checkpoints, adapter)
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
     shutil.rmtree(checkpoints)
+
+
+def save_adapter(
+    model: PeftModel, recipe: Recipe, labels: list[str] | None, image_size: int, folder: Path
+) -> None:
+    """Write an adapter's weights, and beside them what its answers hang on."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    asked = recipe.model_dump(include=ANSWERING)
+    write_json(folder / RECIPE, {"labels": labels, "image_size": image_size, "recipe": asked})
+
+
+def copy_improvements(checkpoints: Path, adapter: Path) -> None:
+    """Keep the adapter of each evaluation that improved, in a folder named after its step."""
+    for weights in checkpoints.glob("checkpoint-*/adapter_model.safetensors"):
+        kept = adapter / weights.parent.name
+        kept.mkdir()
+        for file in (weights, weights.with_name("adapter_config.json")):
+            shutil.copy(file, kept)
 
 
 def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path:

@@ -9,19 +9,26 @@ from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
 from src.schema import Training
-from src.training.collator import Collator, next_tokens
+from src.training.collator import Collator, answer_logits
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
 
 
 class AnswerLoss:
-    """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others."""
+    """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others.
+
+    An evaluation also measures `eval_accuracy`: the share of examples whose answer greedy decoding
+    would write, which is those whose every token is the most likely one after the right ones.
+    """
+
+    _whole: list[torch.Tensor] | None = None  # of each batch of an evaluation: right to the end?
 
     def compute_loss(
         self,
@@ -31,12 +38,23 @@ class AnswerLoss:
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
-        inputs = dict(inputs)
-        targets, answered = next_tokens(inputs.pop("labels"))
-        outputs = model(**inputs, logits_to_keep=answered, use_cache=False)
-        total = functional.cross_entropy(outputs.logits.float(), targets[answered], reduction="sum")
-        loss = total / (answered.sum() if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        logits, targets, answered = answer_logits(model, inputs)
+        if self._whole is not None:
+            wrong = torch.zeros_like(answered)
+            wrong[answered] = logits.argmax(-1) != targets
+            self._whole.append(~wrong.any(1))
+        total = functional.cross_entropy(logits, targets, reduction="sum")
+        loss = total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {}) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """The trainer's own, with the accuracy."""
+        self._whole = []
+        output = super().evaluation_loop(*args, **kwargs)
+        accuracy = torch.cat(self._whole).float().mean().item()
+        self._whole = None
+        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_accuracy"] = accuracy
+        return output
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the trainer's own, but without a trace in the random state.
@@ -81,7 +99,10 @@ def train(
     checkpoints: Path,
     seed: int,
 ) -> list[dict[str, float]]:
-    """Train the adapter in place and leave it at the checkpoint of the lowest validation loss.
+    """Train the adapter in place and leave it at the checkpoint of the best validation.
+
+    Best is the lowest loss or the highest accuracy, by `training.select_by`. By accuracy, what is
+    left in `checkpoints` is one checkpoint for each evaluation that improved on those before.
 
     A run that was killed goes on from the last whole checkpoint in `checkpoints`, and ends with
     the same weights.
@@ -128,6 +149,7 @@ def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -
     """A recipe's hyperparameters in the trainer's words."""
     # The trainer takes 1.0 for every step; the last one is evaluated in any case.
     share = min(1 / training.evaluations, 0.999999)
+    by_accuracy = training.select_by == "accuracy"
     return SFTConfig(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -147,12 +169,12 @@ def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -
         max_length=None,
         eval_strategy="steps",
         eval_steps=share,
-        save_strategy="steps",
+        save_strategy="best" if by_accuracy else "steps",
         save_steps=share,
-        save_total_limit=2,
+        save_total_limit=None if by_accuracy else 2,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        metric_for_best_model=f"eval_{training.select_by}",
+        greater_is_better=by_accuracy,
         logging_steps=min(0.02, share),
         logging_nan_inf_filter=False,
         dataloader_num_workers=training.workers,
@@ -176,14 +198,15 @@ def check_lengths(collator: Collator, records: Dataset, longest: int, split: str
     first = records[0]
     tokenizer, family, task = collator.tokenizer, collator.family, collator.task
 
-    def text_tokens(record: Mapping[str, Any]) -> int:
+    def prompt_tokens(record: Mapping[str, Any]) -> int:
         prompt = family.render(collator.processor, task.system, task.question(record))
-        return len(tokenizer(prompt)["input_ids"]) + len(collator.answer_ids(task.answer(record)))
+        return len(tokenizer(prompt)["input_ids"])
 
     # prepare makes every picture of a data set the same size, so that all have as many tokens.
-    picture = collator([first])["input_ids"].shape[1] - text_tokens(first)
+    picture = collator.prompts([first])["input_ids"].shape[1] - prompt_tokens(first)
     for record in records.remove_columns("image"):
-        needed = picture + text_tokens(record)
+        answer = collator.answer_ids(task.answer(record))
+        needed = picture + prompt_tokens(record) + len(answer)
         if needed > longest:
             raise UserError(
                 f"{split} record {record['id']}: prompt, picture and answer are {needed} tokens "

@@ -5,32 +5,33 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from src.explain import maps, scores
-from src.families import qwen2_vl
 from src.inference.generate import score
 from src.models import add_lora, load_base
-from src.training.collator import Collator
 from tests.conftest import LABELS
 
 
-def untrained(base, recipe, precision):
+def untrained(architecture, precision):
     torch.manual_seed(0)
+    recipe = architecture.recipe
     chosen = recipe.model_copy(update={"precision": precision})
-    return add_lora(load_base(base, chosen), recipe.lora).eval()
+    return add_lora(load_base(architecture.base, chosen), recipe.lora).eval()
 
 
 @pytest.fixture(scope="module")
-def model(base, recipe):
-    return untrained(base, recipe, "fp32")
+def model(architecture):
+    return untrained(architecture, "fp32")
 
 
 @pytest.fixture(scope="module")
-def explained(model, processor, task, faces):
-    collator = Collator(processor, qwen2_vl, task, answers=True)
+def explained(architecture, model, questions, faces):
+    collator = architecture.collator(questions, answers=True)
     return maps.AnswerLikelihood(model, collator, faces[:3], ["Joy", "Fear", "Natural"])
 
 
-def test_the_explained_number_is_the_score_of_the_answer(explained, model, processor, task, faces):
-    prompts = Collator(processor, qwen2_vl, task, answers=False)
+def test_the_explained_number_is_the_score_of_the_answer(
+    explained, architecture, model, questions, faces
+):
+    prompts = architecture.collator(questions, answers=False)
     found = score(model, prompts, faces[:3], LABELS, batch_size=3)
     with torch.no_grad():
         likelihood = explained(explained.pixels())[:, 0]
@@ -45,14 +46,14 @@ def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):
     assert (np.ptp(found.reshape(3, -1), axis=1) > 0).all()
 
 
-def test_maps_come_out_of_a_model_in_half_precision(base, recipe, processor, task, faces):
-    half = untrained(base, recipe, "bf16")
-    collator = Collator(processor, qwen2_vl, task, answers=True)
+def test_maps_come_out_of_a_model_in_half_precision(architecture, questions, faces):
+    half = untrained(architecture, "bf16")
+    collator = architecture.collator(questions, answers=True)
     explained = maps.AnswerLikelihood(half, collator, faces[:2], ["Joy", "Fear"])
     for found in (maps.gradcam(explained, 4), maps.occlusion(explained, 4, batch_size=8)):
         assert found.shape == (2, 4, 4)
         assert np.isfinite(found).all()
-    with scores.randomised(qwen2_vl.vision(half.get_base_model()), seed=1):
+    with scores.randomised(architecture.family.vision(half.get_base_model()), seed=1):
         assert np.isfinite(maps.gradcam(explained, 4)).all()
 
 
@@ -126,9 +127,9 @@ def test_randomised_weights_differ_keep_their_spread_and_come_back():
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
-def test_a_randomised_tower_changes_the_map_and_leaves_no_trace(explained, model):
+def test_a_randomised_tower_changes_the_map_and_leaves_no_trace(explained, architecture, model):
     before = maps.gradcam(explained, 4)
-    with scores.randomised(qwen2_vl.vision(model.get_base_model()), seed=1):
+    with scores.randomised(architecture.family.vision(model.get_base_model()), seed=1):
         other = maps.gradcam(explained, 4)
     assert not np.allclose(before, other)
     assert np.array_equal(maps.gradcam(explained, 4), before)

@@ -31,7 +31,6 @@ def test_predictions_follow_the_scores_and_add_up_to_one(task):
     scores = np.log([[0.1, 0.1, 0.1, 0.5, 0.1, 0.1], [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]]) - 700
     frame = task.predictions(records, ["joy", "none of them"], scores)
     assert frame["predicted"].tolist() == ["Joy", "Natural"]
-    assert frame["correct"].tolist() == [True, False]
     assert frame["generated_label"][0] == "Joy"
     assert frame["generated_label"].isna().tolist() == [False, True]
     assert frame["probability"].tolist() == pytest.approx([0.5, 0.3])

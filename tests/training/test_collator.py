@@ -3,28 +3,53 @@ import torch
 from src.families import qwen2_vl
 from src.training.collator import IGNORED, Collator
 
+ENDS = {"qwen2_vl": "<|im_start|>assistant\n", "llava": "ASSISTANT:", "blip2": "Answer:"}
 
-def test_labels_cover_the_answer_and_its_end_and_nothing_else(processor, task, faces):
-    batch = Collator(processor, qwen2_vl, task, answers=True)(faces[:6])
-    tokenizer = processor.tokenizer
+
+def test_labels_cover_the_answer_and_its_end_and_nothing_else(architecture, questions, faces):
+    batch = architecture.collator(questions, answers=True)(faces[:6])
+    tokenizer = architecture.processor.tokenizer
     for row, face in zip(batch["labels"], faces, strict=False):
-        assert tokenizer.decode(row[row != IGNORED]) == face["label"] + tokenizer.eos_token
-    assert (batch["labels"] == batch["input_ids"])[batch["labels"] != IGNORED].all()
+        said = tokenizer.decode(row[row != IGNORED])
+        assert said == architecture.family.answer(face["label"]) + tokenizer.eos_token
+    if not architecture.encoder_decoder:
+        assert (batch["labels"] == batch["input_ids"])[batch["labels"] != IGNORED].all()
 
 
-def test_without_answers_every_prompt_ends_at_the_last_position(processor, questions, faces):
-    batch = Collator(processor, qwen2_vl, questions, answers=False)(faces[:4])
+def test_an_encoder_decoder_reads_each_answer_one_token_late(architecture, questions, faces):
+    batch = architecture.collator(questions, answers=True)(faces[:6])
+    assert ("decoder_input_ids" in batch) == architecture.encoder_decoder
+    if architecture.encoder_decoder:
+        answered = batch["labels"][:, :-1] != IGNORED
+        assert (batch["decoder_input_ids"][:, 1:] == batch["labels"][:, :-1])[answered].all()
+        assert (batch["decoder_input_ids"][:, 0] == 0).all()
+
+
+def test_without_answers_every_prompt_ends_where_the_answer_begins(architecture, questions, faces):
+    batch = architecture.collator(questions, answers=False)(faces[:4])
     assert "labels" not in batch
-    assert batch["attention_mask"][:, -1].all()
-    assert not batch["attention_mask"][:, 0].all(), "prompts of one length test no padding"
-    for row in batch["input_ids"]:
-        assert processor.tokenizer.decode(row).endswith("<|im_start|>assistant\n")
+    mask, tokenizer = batch["attention_mask"], architecture.processor.tokenizer
+    assert not mask.all(), "prompts of one length test no padding"
+    if not architecture.encoder_decoder:
+        assert mask[:, -1].all()
+    for row, real in zip(batch["input_ids"], mask, strict=True):
+        text = tokenizer.decode(row[real == 1]).removesuffix("</s>")
+        assert text.endswith(ENDS[architecture.recipe.family])
 
 
-def test_each_picture_has_as_many_tokens_as_features(processor, questions, faces):
-    batch = Collator(processor, qwen2_vl, questions, answers=True)(faces[:4])
-    tokens = (batch["input_ids"] == processor.image_token_id).sum(1)
-    features = batch["image_grid_thw"].prod(1) // processor.image_processor.merge_size**2
+def test_each_picture_has_as_many_tokens_as_features(architecture, questions, faces):
+    batch = architecture.collator(questions, answers=True)(faces[:4])
+    image = architecture.processor.tokenizer.convert_tokens_to_ids(
+        "<|image_pad|>" if architecture.recipe.family == "qwen2_vl" else "<image>"
+    )
+    tokens = (batch["input_ids"] == image).sum(1)
+    if architecture.recipe.family == "qwen2_vl":
+        merged = architecture.processor.image_processor.merge_size**2
+        features = batch["image_grid_thw"].prod(1) // merged
+    elif architecture.recipe.family == "llava":
+        features = torch.full((4,), (56 // architecture.processor.patch_size) ** 2)
+    else:
+        features = torch.full((4,), architecture.processor.num_query_tokens)
     assert torch.equal(tokens, features)
 
 
@@ -36,3 +61,14 @@ def test_pictures_stay_with_their_texts(processor, task, faces):
         alone = collator([face])
         assert torch.equal(pixels, alone["pixel_values"])
         assert torch.equal(labels[labels != IGNORED], alone["labels"][alone["labels"] != IGNORED])
+
+
+def test_an_answer_is_tokenized_as_it_follows_the_prompt(architecture, questions):
+    """SentencePiece writes a text that stands alone with another first token."""
+    if architecture.encoder_decoder:
+        return
+    collator = architecture.collator(questions, answers=True)
+    family, tokenizer = architecture.family, architecture.processor.tokenizer
+    prompt = family.render(architecture.processor, None, "Which?")
+    both = tokenizer(prompt + family.answer("Joy"))["input_ids"]
+    assert collator.answer_ids("Joy")[:-1] == both[len(tokenizer(prompt)["input_ids"]) :]

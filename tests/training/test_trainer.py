@@ -8,8 +8,9 @@ from torch.nn import functional
 from src import models
 from src.errors import UserError
 from src.families import qwen2_vl
+from src.inference.generate import generate
 from src.training import trainer
-from src.training.collator import IGNORED, Collator
+from src.training.collator import IGNORED, Collator, answer_logits
 
 
 @pytest.fixture
@@ -40,30 +41,32 @@ def digest(model, folder):
     return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def test_the_loss_is_that_of_the_answer_tokens_over_full_logits(base, recipe, collator, faces):
-    model = adapter(base, recipe).eval()
-    batch = collator(faces)
+def test_the_loss_is_that_of_the_answer_tokens_over_full_logits(architecture, questions, faces):
+    model = architecture.tuned().eval()
+    batch = architecture.collator(questions, answers=True)(faces)
     found = trainer.AnswerLoss().compute_loss(model, batch)
     labels = batch.pop("labels")
     logits = model(**batch).logits
+    if not architecture.encoder_decoder:
+        logits, labels = logits[:, :-1], labels[:, 1:]
     expected = functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
     )
     torch.testing.assert_close(found, expected)
 
 
-def test_logits_are_made_for_answer_positions_alone(base, recipe, collator, faces):
-    batch = collator(faces)
-    _, outputs = trainer.AnswerLoss().compute_loss(
-        adapter(base, recipe), batch, return_outputs=True
-    )
-    assert len(outputs.logits) == (batch["labels"] != IGNORED).sum()
+def test_logits_are_made_for_answer_positions_alone(architecture, questions, faces):
+    batch = architecture.collator(questions, answers=True)(faces)
+    logits, targets, answered = answer_logits(architecture.tuned(), batch)
+    count = int((batch["labels"] != IGNORED).sum())
+    assert len(logits) == len(targets) == int(answered.sum()) == count
 
 
 def test_training_moves_every_adapter_weight_and_no_other(
-    base, recipe, collator, records, settings, tmp_path
+    architecture, questions, records, settings, tmp_path
 ):
-    model = adapter(base, recipe)
+    model = adapter(architecture.base, architecture.recipe)
+    collator = architecture.collator(questions, answers=True)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
     for name, parameter in model.named_parameters():
@@ -125,6 +128,40 @@ def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, 
     with torch.no_grad():
         kept = trainer.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
     assert kept.item() == pytest.approx(min(losses), rel=0.02)
+
+
+def test_the_measured_accuracy_is_that_of_greedy_decoding(
+    architecture, questions, records, settings, tmp_path
+):
+    model = adapter(architecture.base, architecture.recipe)
+    collator = architecture.collator(questions, answers=True)
+    longer = settings.model_copy(
+        update={"epochs": 12.0, "evaluations": 4, "select_by": "accuracy", "learning_rate": 0.005}
+    )
+    log = trainer.train(model, collator, records, records, longer, tmp_path, seed=1)
+    measured = [entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry]
+    prompts = architecture.collator(questions, answers=False)
+    texts, _ = generate(model.eval(), prompts, records, max_new_tokens=8, batch_size=4)
+    right = sum(t == r["label"] for t, r in zip(texts, records, strict=True)) / len(records)
+    assert right == pytest.approx(max(measured))
+    assert right > 0, "a model that is never right tests nothing"
+
+
+def test_by_accuracy_each_improvement_leaves_a_checkpoint_and_nothing_else_does(
+    base, recipe, collator, records, settings, tmp_path
+):
+    by_accuracy = settings.model_copy(
+        update={"select_by": "accuracy", "epochs": 8.0, "evaluations": 8}
+    )
+    model = adapter(base, recipe)
+    log = trainer.train(model, collator, records, records, by_accuracy, tmp_path, seed=1)
+    improved, best = [], -1.0
+    for entry in log:
+        if entry.get("eval_accuracy", -1.0) > best:
+            best = entry["eval_accuracy"]
+            improved.append(f"checkpoint-{int(entry['step'])}")
+    assert 0 < len(improved) < 8, "all or none of them tests nothing"
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == set(improved)
 
 
 def test_measuring_validation_changes_no_weight(

@@ -1,0 +1,206 @@
+"""BLIP-2 (https://arxiv.org/abs/2301.12597) with OPT or FLAN-T5 as its language model."""
+
+from collections.abc import Iterable
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
+    OPTConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    T5Config,
+)
+
+from src.errors import UserError
+from src.families.common import after_prefix, normalised, square_maps
+from src.families.tokenizer import train_tokenizer
+from src.schema import BuiltBase
+
+UNQUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
+# Activations of its language models pass the range of fp16.
+UNSAFE = ("fp16",)
+LEAD = "Answer:"
+
+PATCH = 14
+END, PAD, UNKNOWN, IMAGE = "</s>", "<pad>", "<unk>", "<image>"
+
+
+def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Put in what checkpoints of before `<image>` was a token lack.
+
+    Their embeddings have rows to spare, in which the token finds its place.
+    """
+    if processor.num_query_tokens is None:
+        processor.num_query_tokens = config.num_query_tokens
+    if config.image_token_index is None:
+        config.image_token_index = processor.tokenizer.convert_tokens_to_ids(IMAGE)
+
+
+def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
+    """The prompt that BLIP-2 was evaluated with; its processor puts the picture in front."""
+    return f"{system + ' ' if system else ''}Question: {question} {LEAD}"
+
+
+def answer(text: str) -> str:
+    """A space parts the answer from `Answer:`."""
+    return f" {text}"
+
+
+def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
+    """Pictures normalised as the processor does: (batch, 3, height, width)."""
+    return normalised(processor, images)
+
+
+def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
+    return {"pixel_values": pixels}
+
+
+def answer_logits(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    real: torch.Tensor,
+) -> torch.Tensor:
+    """Logits of every answer after every prompt: see src/families/common.py."""
+    if model.config.is_encoder_decoder:
+        return _decoder_logits(model, inputs, tokens)
+    # OPT counts positions from the mask itself, and reads on without the picture.
+    return after_prefix(model, model.language_model, inputs, tokens, real, lambda *_: {})
+
+
+def _decoder_logits(
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokens: torch.Tensor
+) -> torch.Tensor:
+    """The same from an encoder that reads each prompt once."""
+    count, size = len(tokens), len(inputs["input_ids"])
+    start = torch.full_like(tokens[:, :1], model.config.text_config.decoder_start_token_id)
+    shifted = torch.cat([start, tokens[:, :-1]], 1)
+    read = model(**inputs, decoder_input_ids=start[:1].expand(size, 1), use_cache=False)
+    states = read.language_model_outputs.encoder_last_hidden_state.repeat_interleave(count, 0)
+    return model.language_model(
+        encoder_outputs=(states,),
+        attention_mask=inputs["attention_mask"].repeat_interleave(count, 0),
+        decoder_input_ids=shifted.repeat(size, 1),
+        use_cache=False,
+    ).logits
+
+
+def vision(model: PreTrainedModel) -> nn.Module:
+    """The vision tower."""
+    return model.vision_model
+
+
+def cam_layer(model: PreTrainedModel) -> nn.Module:
+    """The last block of the vision tower: the Q-Former's maps are at chance."""
+    return vision(model).encoder.layers[-1]
+
+
+def cam_maps(
+    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Activations (batch, tokens, channels) as (batch, channels, rows, columns)."""
+    return square_maps(activations)
+
+
+def build(
+    spec: BuiltBase, corpus: Iterable[str], seed: int
+) -> tuple[Blip2ForConditionalGeneration, Blip2Processor]:
+    """A small BLIP-2 with random weights and a processor of its own.
+
+    Raises:
+        UserError: the specification names no language model or no queries.
+    """
+    if spec.language_model is None or spec.queries is None:
+        raise UserError("a BLIP-2 needs language_model (opt or flan_t5) and queries")
+    # OPT begins every text with its end token, T5 ends every text with it.
+    frame = f"{END} $A" if spec.language_model == "opt" else f"$A {END}"
+    specials = [PAD, END, UNKNOWN, IMAGE]
+    tokenizer = train_tokenizer(
+        [*corpus, f"Question: {LEAD}"], spec.vocabulary, specials, END, PAD, frame
+    )
+    side = {"height": spec.image_size, "width": spec.image_size}
+    processor = Blip2Processor(
+        BlipImageProcessor(size=side), tokenizer, num_query_tokens=spec.queries.count
+    )
+    torch.manual_seed(seed)
+    model = Blip2ForConditionalGeneration(_config(spec, tokenizer))
+    # All equal, as they are initialised, they would stay equal.
+    nn.init.normal_(model.query_tokens, std=0.5)
+    return model, processor
+
+
+def _config(spec: BuiltBase, tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
+    vision = spec.vision
+    # Wider than the usual 0.02, at which a model this small learns little in a minute.
+    return Blip2Config(
+        vision_config=Blip2VisionConfig(
+            hidden_size=vision.hidden,
+            intermediate_size=3 * vision.hidden,
+            num_hidden_layers=vision.layers,
+            num_attention_heads=vision.heads,
+            image_size=spec.image_size,
+            patch_size=PATCH,
+            initializer_range=0.08,
+        ),
+        qformer_config=Blip2QFormerConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=vision.hidden,
+            intermediate_size=3 * vision.hidden,
+            num_hidden_layers=spec.queries.layers,
+            num_attention_heads=vision.heads,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            cross_attention_frequency=1,
+            initializer_range=0.05,
+        ),
+        text_config=_opt(spec, tokenizer) if spec.language_model == "opt" else _t5(spec, tokenizer),
+        num_query_tokens=spec.queries.count,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        initializer_range=0.05,
+    )
+
+
+def _opt(spec: BuiltBase, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    text, token = spec.text, tokenizer.convert_tokens_to_ids
+    return OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=text.hidden,
+        word_embed_proj_dim=text.hidden,
+        ffn_dim=3 * text.hidden,
+        num_hidden_layers=text.layers,
+        num_attention_heads=text.heads,
+        max_position_embeddings=512,
+        dropout=0.0,
+        init_std=0.05,
+        bos_token_id=token(END),
+        eos_token_id=token(END),
+        pad_token_id=token(PAD),
+    )
+
+
+def _t5(spec: BuiltBase, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    text, token = spec.text, tokenizer.convert_tokens_to_ids
+    return T5Config(
+        vocab_size=len(tokenizer),
+        d_model=text.hidden,
+        d_kv=text.hidden // text.heads,
+        d_ff=2 * text.hidden,
+        num_layers=text.layers,
+        num_heads=text.heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        eos_token_id=token(END),
+        pad_token_id=token(PAD),
+        decoder_start_token_id=token(PAD),
+    )

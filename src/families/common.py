@@ -1,0 +1,76 @@
+"""What several families share."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+Positions = Callable[[PreTrainedModel, torch.Tensor, int], dict[str, torch.Tensor]]
+
+
+def chat(processor: ProcessorMixin, system: str | None, question: str) -> str:
+    """A chat by the processor's template, up to the assistant's turn.
+
+    One placeholder stands for the picture.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def after_prefix(
+    model: PreTrainedModel,
+    reader: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    real: torch.Tensor,
+    positions_after: Positions,
+) -> torch.Tensor:
+    """Logits of every answer after every prompt, from a cache of the prompts that is repeated.
+
+    Args:
+        model: a decoder-only vision-language model.
+        reader: what reads on from the cache: the model itself, or its language model.
+        inputs: the prompts, padded on the left.
+        tokens: (answers, width) token ids, padded on the right.
+        real: (answers, width), 0 at the padding.
+        positions_after: the positions of tokens after prefixes, as model inputs.
+
+    Returns:
+        (prompts * answers, width, vocabulary): what foretells each token of each answer.
+    """
+    count, width = tokens.shape
+    mask = inputs["attention_mask"]
+    read: Any = model(**inputs, use_cache=True, logits_to_keep=1)
+    cache = getattr(read, "language_model_outputs", read).past_key_values
+    cache.batch_repeat_interleave(count)
+    places = positions_after(model, mask.sum(1), width)
+    said = reader(
+        input_ids=tokens.repeat(len(mask), 1),
+        attention_mask=torch.cat([mask.repeat_interleave(count, 0), real.repeat(len(mask), 1)], 1),
+        past_key_values=cache,
+        **{name: value.repeat_interleave(count, dim=-2) for name, value in places.items()},
+    )
+    # The prompt's last logits foretell an answer's first token, each token's the next one.
+    first = read.logits[:, -1:].repeat_interleave(count, 0)
+    return torch.cat([first, said.logits[:, :-1]], 1)
+
+
+def normalised(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
+    """Pictures as the processor resizes and normalises them: (batch, 3, height, width)."""
+    return processor.image_processor(images, return_tensors="pt")["pixel_values"]
+
+
+def square_maps(activations: torch.Tensor) -> torch.Tensor:
+    """Activations (batch, 1 + side², channels) as (batch, channels, side, side).
+
+    The first is that of the class token.
+    """
+    side = math.isqrt(activations.shape[1] - 1)
+    return activations[:, 1:].transpose(1, 2).unflatten(2, (side, side))

@@ -1,0 +1,152 @@
+"""Many pictures from files to a file of answers, row by row."""
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from src.errors import UserError
+from src.files import whole
+from src.media import PICTURE_SUFFIXES
+
+BLOCK = 128  # rows decoded, answered and written before the next
+WRITERS = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+}
+Row = dict[str, Any]
+
+
+def read_inputs(pictures: str, images: Path | None, question: str | None) -> list[Row]:
+    """Rows of `image` (a path), `question` (or None) and, where a CSV has it, `reference`.
+
+    Args:
+        pictures: a picture, a folder, a glob or a CSV of image_name, question and answer.
+        images: the folder that the paths of a CSV are relative to; None: the CSV's own.
+        question: what is asked where a row asks nothing.
+
+    Raises:
+        UserError: nothing is there, or the CSV has no column image_name.
+    """
+    path = Path(pictures)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        rows = _from_csv(path, images or path.parent)
+    elif path.is_dir():
+        rows = [{"image": str(file)} for file in sorted(path.rglob("*")) if _is_picture(file)]
+    elif path.is_file():
+        rows = [{"image": pictures}]
+    else:
+        files = sorted(glob.glob(pictures, recursive=True))  # noqa: PTH207, it takes absolute ones
+        rows = [{"image": file} for file in files if not Path(file).is_dir()]
+    if not rows:
+        raise UserError(f"{pictures}: no pictures are there; name a file, folder, glob or CSV")
+    return [{**row, "question": row.get("question") or question} for row in rows]
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
+
+
+def _from_csv(path: Path, images: Path) -> list[Row]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
+    if "image_name" not in table:
+        raise UserError(
+            f"{path}: has no column image_name, but {', '.join(table.columns)}; "
+            "it needs image_name, and may have question and answer"
+        )
+    named = table["image_name"].str.replace("\\", "/", regex=False)
+    # A row that names no picture is an error of that row, not the folder's.
+    rows = pd.DataFrame({"image": [str(images / name) if name else "" for name in named]})
+    for column, name in (("question", "question"), ("answer", "reference")):
+        if column in table:
+            rows[name] = table[column]
+    return rows.to_dict("records")
+
+
+def run(
+    inputs: Sequence[Row],
+    output: Path,
+    recipe: str,
+    adapter: str | None,
+    base: str | None,
+    batch_size: int,
+) -> dict[str, int]:
+    """Answer every row and write the table; returns how many are answered, doubtful and errors.
+
+    Rows are kept in a file beside the output as they come, so that a run that was stopped goes on.
+
+    Raises:
+        UserError: the output is there already or has no known ending, or the kept rows are of
+            other pictures or another model.
+    """
+    if output.suffix.lower() not in WRITERS:
+        raise UserError(f"{output}: must end in {', '.join(WRITERS)}")
+    if output.exists():
+        raise UserError(f"{output}: is there already; remove it or name another")
+    # Only here: reading the inputs should fail before a model is loaded.
+    from src.inference.tuned import load
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    kept = output.with_name(f".{output.name}.part")
+    settings = {"recipe": recipe, "adapter": adapter, "base": base}
+    done = _resume(kept, inputs, settings)
+    if done < len(inputs):
+        model = load(recipe, adapter, base)
+        block = max(batch_size, BLOCK // batch_size * batch_size)
+        with (
+            kept.open("a", encoding="utf-8") as file,
+            tqdm(total=len(inputs), initial=done, desc="predict", unit="picture") as bar,
+        ):
+            for start in range(done, len(inputs), block):
+                part = inputs[start : start + block]
+                answers = model.ask(
+                    [row["image"] for row in part], [row["question"] for row in part], batch_size
+                )
+                for row, answer in zip(part, answers.to_dict("records"), strict=True):
+                    line = answer | {k: v for k, v in row.items() if k == "reference"}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                bar.update(len(part))
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()[1:]]
+    frame = pd.DataFrame(rows)
+    with whole(output) as beside:
+        WRITERS[output.suffix.lower()](frame, beside)
+    kept.unlink(missing_ok=True)
+    return {
+        "answered": int((frame["error"] == "").sum()),
+        "doubtful": int((frame["doubt"] != "").sum()),
+        "errors": int((frame["error"] != "").sum()),
+    }
+
+
+def _resume(kept: Path, inputs: Sequence[Row], settings: dict[str, Any]) -> int:
+    """How many rows an earlier run has answered; begins the file where there is none.
+
+    A killed run may have left half of its last line, which is cut off.
+    """
+    head = json.dumps(settings | {"pictures": len(inputs)}) + "\n"
+    if not kept.is_file():
+        kept.write_text(head, encoding="utf-8")
+        return 0
+    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    same = lines[:1] == [head] and all(
+        json.loads(line)["image"] == row["image"]
+        for line, row in zip(lines[1:], inputs, strict=False)
+    )
+    if not same:
+        raise UserError(f"{kept}: holds answers of another run; finish that one or remove the file")
+    with whole(kept) as beside:
+        beside.write_text("".join(lines), encoding="utf-8")
+    return len(lines) - 1

@@ -1,0 +1,130 @@
+"""A tuned model that answers about picture files."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from peft import PeftModel
+from PIL import Image
+
+from src import config, media, tasks
+from src.decoding import decoded
+from src.errors import UserError
+from src.inference.predict import answers
+from src.media import Stored
+from src.models import load_tuned, read_recipe
+from src.schema import Recipe
+from src.training.collator import Collator
+from src.training.load import collator_of
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A base with its adapter, and what the recipe puts before it."""
+
+    model: PeftModel
+    collator: Collator
+    recipe: Recipe
+    image_size: int
+
+    def ask(
+        self,
+        pictures: Sequence[str | Path],
+        questions: Sequence[str | None] | str | None = None,
+        batch_size: int = 8,
+    ) -> pd.DataFrame:
+        """What the model makes of picture files, prepared as its training pictures were.
+
+        Args:
+            pictures: files in any format that the data stages read.
+            questions: one for each picture or for all; None: the recipe's own.
+            batch_size: pictures in one forward pass; it changes no answer.
+
+        Returns:
+            One row a picture, in order: `image`, `question`, `answer`, `probability` (0 to 1),
+            `doubt` (why not to rely on the answer, or empty) and `error` (why there is none, or
+            empty).
+
+        Raises:
+            UserError: the recipe has no question of its own and none is given.
+        """
+        if questions is None or isinstance(questions, str):
+            questions = [questions] * len(pictures)
+        if self.collator.task.choices is None and not all(questions):
+            raise UserError(f"the recipe {self.recipe.name} needs a question about each picture")
+        files = [Path(picture).absolute() for picture in pictures]
+        rows: list[dict[str, Any]] = []
+        usable = []
+        found = decoded(files, partial(media.stored, side=self.image_size))
+        for picture, question, stored in zip(pictures, questions, found, strict=True):
+            row = {"image": str(picture), "question": question or "", "answer": None}
+            row |= {"probability": None, "doubt": "", "error": ""}
+            rows.append(row)
+            if isinstance(stored, str):
+                row["error"] = stored
+            else:
+                usable.append((row, _record(len(rows), question, stored)))
+        for start in range(0, len(usable), batch_size):
+            self._answer(usable[start : start + batch_size], batch_size)
+        return pd.DataFrame(rows)
+
+    def _answer(self, batch: list[tuple[dict[str, Any], dict[str, Any]]], batch_size: int) -> None:
+        records = [record for _, record in batch]
+        frame = answers(self.model, self.collator, self.recipe, records, records, batch_size)
+        for (row, _), said in zip(batch, frame.to_dict("records"), strict=True):
+            row["answer"] = said["predicted"]
+            row |= {key: said[key] for key in ("question", "probability", "doubt")}
+
+
+def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tuned:
+    """The tuned model of a recipe.
+
+    Args:
+        recipe: its name in `params.yaml`.
+        adapter: a folder or the id of a repository of the Hub; None: what `dvc repro` trained.
+        base: a name in `params.yaml`, a folder or the id of a repository of the Hub; None: the
+            recipe's own.
+
+    Raises:
+        UserError: one of them is not there, or the adapter does not fit the base.
+    """
+    params = config.load()
+    chosen = config.pick(params.recipes, recipe, "recipes")
+    place = adapter or Path("models/adapters") / recipe
+    if trained := read_recipe(place):
+        if trained["recipe"]["family"] != chosen.family:
+            raise UserError(
+                f"{place}: was trained on a {trained['recipe']['family']}, and the recipe {recipe} "
+                f"stands on a {chosen.family}"
+            )
+        # The adapter answers as it was trained, whatever params.yaml says by now.
+        chosen = Recipe.model_validate(chosen.model_dump() | trained["recipe"])
+        labels, size = trained["labels"], trained["image_size"]
+    else:
+        data = params.data[chosen.data]
+        labels, size = data.labels, data.image_size
+    named = base or chosen.base
+    root = Path("models/base") / named if named in params.base else Path(named)
+    model = load_tuned(root, place, chosen)
+    task = tasks.load(chosen, labels)
+    return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size)
+
+
+def _record(number: int, question: str | None, stored: Stored) -> dict[str, Any]:
+    """A picture as a row of a split."""
+    return {
+        "id": str(number),
+        "image": Image.open(io.BytesIO(stored.png)),
+        "question": question,
+        "answers": [],
+        "label": None,
+        "kind": None,
+        "subgroup": None,
+        "width": stored.width,
+        "height": stored.height,
+        **vars(stored.quality),
+    }

@@ -1,0 +1,219 @@
+"""A tuned model loaded in three lines, and `tools.predict` over files of every kind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.errors import UserError
+from src.inference import batch
+from src.inference.tuned import Tuned, load
+from src.training.run import save_adapter
+from tests.conftest import LABELS, ROOT, Architecture
+
+QUESTION = "What color is it?"
+READERS = {
+    ".csv": lambda path: pd.read_csv(path, keep_default_na=False, na_values={"probability": ""}),
+    ".jsonl": lambda path: pd.read_json(path, lines=True),
+    ".parquet": pd.read_parquet,
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(architecture: Architecture, faces, tmp_path_factory) -> Path:
+    """A repository after training, with pictures of one's own beside it."""
+    folder = tmp_path_factory.mktemp("workspace")
+    recipe = architecture.recipe
+    text = (ROOT / "params.yaml").read_text()
+    if recipe.base == "blip2_flan_t5":
+        text = text.replace("base: blip2_opt ", "base: blip2_flan_t5 ")
+    (folder / "params.yaml").write_text(text)
+    (folder / "models/base").mkdir(parents=True)
+    (folder / "models/base" / recipe.base).symlink_to(architecture.base)
+    labels = LABELS if recipe.task == "classify" else None
+    adapter = folder / "models/adapters" / recipe.name
+    adapter.mkdir(parents=True)
+    save_adapter(architecture.tuned(), recipe, labels, 56, adapter)
+    (folder / "mine/more").mkdir(parents=True)
+    for i, face in enumerate(faces[:6]):
+        face["image"].resize((96, 96)).save(
+            folder / "mine" / ("more" if i > 3 else "") / f"{i}.png"
+        )
+    (folder / "mine/broken.jpg").write_bytes(b"no picture")
+    (folder / "mine/notes.txt").write_text("no picture either")
+    return folder
+
+
+@pytest.fixture
+def here(workspace, monkeypatch) -> Path:
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def asked(architecture: Architecture) -> str | None:
+    return QUESTION if architecture.recipe.task == "answer" else None
+
+
+def predict(architecture, output: Path, pictures: str = "mine", **options) -> pd.DataFrame:
+    settings = {"images": None, "question": asked(architecture), "batch_size": 4} | options
+    inputs = batch.read_inputs(pictures, settings["images"], settings["question"])
+    batch.run(inputs, output, architecture.recipe.name, None, None, settings["batch_size"])
+    return READERS[output.suffix](output)
+
+
+def test_three_lines_load_a_model_and_ask_it(here, architecture):
+    model = load(architecture.recipe.name)
+    answers = model.ask(["mine/0.png", "mine/broken.jpg"], asked(architecture))
+    assert list(answers["error"]) == ["", "not a picture"]
+    assert 0 < answers["probability"][0] <= 1
+    if architecture.recipe.task == "classify":
+        assert answers["answer"][0] in LABELS
+
+
+def test_a_batch_size_changes_no_answer(here, architecture, tmp_path):
+    one = predict(architecture, tmp_path / "one.jsonl", batch_size=1)
+    many = predict(architecture, tmp_path / "many.jsonl", batch_size=4)
+    assert list(one["answer"]) == list(many["answer"])
+    assert one["probability"].to_numpy() == pytest.approx(
+        many["probability"].to_numpy(), nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_folder_becomes_a_table_with_its_bad_files_in_it(here, architecture, ending, tmp_path):
+    table = predict(architecture, tmp_path / f"out{ending}")
+    assert list(table["image"]) == [
+        *(f"mine/{name}" for name in ("0.png", "1.png", "2.png", "3.png")),
+        *("mine/broken.jpg", "mine/more/4.png", "mine/more/5.png"),
+    ]
+    wrong = table["error"].fillna("") != ""
+    assert list(table["image"][wrong]) == ["mine/broken.jpg"]
+    assert table["answer"][~wrong].notna().all()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_question_of_ones_own_is_doubted_by_a_model_that_knows_one(here, architecture):
+    doubt = load(architecture.recipe.name).ask(["mine/0.png"], "What is the weather?")["doubt"][0]
+    knows_one = architecture.recipe.task == "classify"
+    assert ("asked something else than it was trained on" in doubt) == knows_one
+
+
+class Once:
+    """Tests that need one architecture only."""
+
+    @pytest.fixture(autouse=True)
+    def _one(self, architecture):
+        if architecture.recipe.base != "blip2_opt":
+            pytest.skip("once is enough")
+
+
+class TestInputs(Once):
+    def test_a_csv_brings_its_questions_and_its_references(self, here, architecture, tmp_path):
+        rows = [
+            ("0.png", "How many?", "two"),
+            ("more\\4.png", "", "red"),
+            ("gone.png", "Which?", ""),
+        ]
+        table = pd.DataFrame(rows, columns=["image_name", "question", "answer"])
+        table.to_csv(tmp_path / "asked.csv", index=False, encoding="utf-8-sig")
+        found = predict(
+            architecture, tmp_path / "out.jsonl", str(tmp_path / "asked.csv"), images=here / "mine"
+        )
+        assert ["How many?" in found["question"][0], QUESTION in found["question"][1]] == [True] * 2
+        assert list(found["reference"]) == ["two", "red", ""]
+        assert "cannot be read" in found["error"][2]
+
+    def test_a_glob_takes_what_it_names(self, here):
+        found = batch.read_inputs("mine/**/[45].png", None, QUESTION)
+        assert [row["image"] for row in found] == ["mine/more/4.png", "mine/more/5.png"]
+
+    @pytest.mark.parametrize(
+        ("pictures", "says"), [("nothing", "no pictures are there"), ("bad.csv", "no column")]
+    )
+    def test_what_cannot_be_asked_is_one_line(self, here, pictures, says):
+        Path("bad.csv").write_text("file,question\na.png,What?\n")
+        with pytest.raises(UserError, match=says):
+            batch.read_inputs(pictures, None, QUESTION)
+
+    def test_a_recipe_of_questions_needs_one(self, here, architecture):
+        with pytest.raises(UserError, match="needs a question about each picture"):
+            load(architecture.recipe.name).ask(["mine/0.png"])
+
+    def test_an_output_is_never_written_over(self, here, architecture, tmp_path):
+        (tmp_path / "out.csv").write_text("mine")
+        with pytest.raises(UserError, match="is there already"):
+            predict(architecture, tmp_path / "out.csv")
+        with pytest.raises(UserError, match="must end in"):
+            predict(architecture, tmp_path / "out.txt")
+
+    def test_an_adapter_of_another_family_is_an_error(self, here, architecture):
+        adapter = f"models/adapters/{architecture.recipe.name}"
+        with pytest.raises(UserError, match="was trained on a blip2, and the recipe emotion_llava"):
+            load("emotion_llava", adapter)
+
+
+class TestResuming(Once):
+    def command(self, here: Path, output: Path, *more: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "tools.predict", "mine", "--recipe", "vqa_blip2"),
+            *("--output", str(output), "--question", QUESTION, *more),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+    def test_a_run_that_was_killed_goes_on_where_it_was(
+        self, here, architecture, tmp_path, monkeypatch
+    ):
+        whole = predict(architecture, tmp_path / "whole.jsonl")
+        kept = tmp_path / ".out.jsonl.part"
+        monkeypatch.setattr(batch, "BLOCK", 4)
+        asked_again = []
+
+        ask = Tuned.ask
+
+        def killed(self, rows, *rest):
+            asked_again.append(len(rows))
+            if len(asked_again) == 2:
+                raise KeyboardInterrupt
+            return ask(self, rows, *rest)
+
+        monkeypatch.setattr(Tuned, "ask", killed)
+
+        with pytest.raises(KeyboardInterrupt):
+            predict(architecture, tmp_path / "out.jsonl")
+        with kept.open("a") as file:
+            file.write('{"image": "mine/more/4.png", "answ')
+        resumed = predict(architecture, tmp_path / "out.jsonl")
+        assert asked_again == [4, 3, 3]
+        pd.testing.assert_frame_equal(resumed, whole)
+        assert not kept.exists()
+
+    def test_answers_of_other_pictures_are_not_gone_on_with(self, here, architecture, tmp_path):
+        kept = tmp_path / ".out.csv.part"
+        kept.write_text(json.dumps({"recipe": "another"}) + "\n")
+        with pytest.raises(UserError, match="holds answers of another run"):
+            predict(architecture, tmp_path / "out.csv")
+        assert kept.exists()
+
+    def test_the_command_says_what_it_did(self, here, tmp_path):
+        done = subprocess.run(
+            self.command(here, tmp_path / "out.csv"),
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "6 answered, 0 doubtful, 1 errors" in done.stdout
+        assert "predict: 100%" in done.stderr
+
+    def test_a_mistake_is_one_line(self, here, tmp_path):
+        command = self.command(here, tmp_path / "out.csv", "--adapter", "nowhere")
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "error: nowhere: no adapter can be loaded from there" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -19,7 +19,7 @@ def gallery(inputs: RecipeInputs, recipe: str) -> list[Example]:
         folder = inputs.gallery_folder
         return {m: thumbnail(read_picture(folder / entry[m], recipe)) for m in MAPS if entry.get(m)}
 
-    unknown = dict.fromkeys(("label", "predicted", "probability", "correct"))
+    unknown = dict.fromkeys(("label", "question", "predicted", "probability", "correct"))
     rows = [unknown | entry | {"pictures": pictures(entry)} for entry in inputs.gallery]
     return sorted(rows, key=lambda e: e["correct"] is False)
 
@@ -39,13 +39,23 @@ def best_and_worst(inputs: RecipeInputs, data: DataInputs) -> dict[str, list[Exa
         groups = {f"{sure}right": rows[right], f"{sure}wrong": rows[~right]}
     else:
         groups = {"The first answers": rows}
-    chosen = {title: group.head(SHOWN).to_dict("records") for title, group in groups.items()}
-    seen = data.pictures([row["id"] for group in chosen.values() for row in group])
-    return {
-        title: [_example(row, seen.get(row["id"])) for row in group]
-        for title, group in chosen.items()
-        if group
-    }
+    chosen = {title: group.head(SHOWN) for title, group in groups.items()}
+    return {title: _examples(group, data) for title, group in chosen.items() if not group.empty}
+
+
+def doubtful(inputs: RecipeInputs, data: DataInputs) -> list[Example]:
+    """Some of the answers that are not to be relied on, each reason in turn."""
+    rows = inputs.predictions["tuned"].sort_values("id")
+    if "doubt" not in rows:
+        return []
+    rows = rows[rows["doubt"] != ""]
+    turn = rows.groupby("doubt").cumcount()
+    return _examples(rows.assign(turn=turn).sort_values(["turn", "id"]).head(SHOWN), data)
+
+
+def _examples(rows: pd.DataFrame, data: DataInputs) -> list[Example]:
+    seen = data.pictures(list(rows["id"]))
+    return [_example(row, seen.get(row["id"])) for row in rows.to_dict("records")]
 
 
 def common_question(inputs: RecipeInputs) -> str | None:

@@ -26,6 +26,7 @@ class RecipeInputs:
     confusion: pd.DataFrame | None
     reliability: pd.DataFrame | None
     classes: pd.DataFrame | None
+    audit: pd.DataFrame | None
     gradcam: dict[str, Any] | None
     gallery: list[dict[str, Any]]
     gallery_folder: Path
@@ -58,9 +59,11 @@ def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:
     written_by = {"base": f"baseline@{name}", "tuned": f"evaluate@{name}"}
     numbers = {m: _read(metrics / f"{m}.json", by, read_json) for m, by in written_by.items()}
 
-    def if_measured(metric: str, file: str) -> pd.DataFrame | None:
-        measured = metric in numbers["tuned"]
-        return _read(metrics / file, f"evaluate@{name}", _csv) if measured else None
+    def table(plot: str) -> pd.DataFrame | None:
+        # A task whose answers have no probability has no such tables.
+        if "ece" not in numbers["tuned"]:
+            return None
+        return _read(metrics / f"{plot}.csv", f"evaluate@{name}", _csv)
 
     gradcam = metrics / "gradcam.json"
     folder = root / "reports" / "gradcam" / name
@@ -71,9 +74,10 @@ def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:
             for m, by in written_by.items()
         },
         loss=_read(metrics / "loss.csv", f"train@{name}", _csv),
-        confusion=if_measured("macro_f1", "confusion.csv"),
-        classes=if_measured("macro_f1", "classes.csv"),
-        reliability=if_measured("ece", "reliability.csv"),
+        confusion=table("confusion"),
+        classes=table("classes"),
+        reliability=table("reliability"),
+        audit=table("audit"),
         gradcam=read_json(gradcam) if gradcam.is_file() else None,
         gallery=_read(folder / "gallery.json", f"explain@{name}", read_json)
         if gradcam.is_file()
@@ -125,7 +129,7 @@ def _read(path: Path, stage: str, reader: Callable[[Path], T]) -> T:
 
 def _csv(path: Path) -> pd.DataFrame:
     """Numbers as numbers, text as it stands: a class may be called `None` or `NA`."""
-    text = ("file", "reason", "actual", "predicted", "label", "split", "model")
+    text = ("file", "reason", "actual", "predicted", "label", "split", "model", "property", "group")
     columns = pd.read_csv(path, nrows=0).columns
     as_text = {c: str for c in columns if c in text}
     missing = {c: ["", "nan", "NaN"] for c in columns if c not in text}

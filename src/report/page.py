@@ -79,7 +79,10 @@ def _recipe(
         "metrics": tables.metric_rows(inputs),
         "loss": plots.loss(inputs.loss),
         "confusion": tables.confusion(inputs.confusion, data.summary.get("labels")),
-        "classes": tables.class_rows(inputs.classes),
+        "classes": tables.class_table(inputs.classes),
+        "audit": tables.audit_groups(inputs.audit),
+        "gap": words.gap(base, tuned, confidence),
+        "doubts": tables.doubts(inputs),
         "calibration": list(
             filter(
                 None, (plots.reliability(inputs.reliability), plots.coverage(inputs.predictions))
@@ -89,6 +92,7 @@ def _recipe(
         "heatmaps": tables.heatmap_rows(inputs.gradcam),
         "gallery": examples.gallery(inputs, recipe.name),
         "examples": examples.best_and_worst(inputs, data),
+        "doubtful": examples.doubtful(inputs, data),
         "question": examples.common_question(inputs),
         "invalid": tables.invalid_answers(inputs),
     }
@@ -101,7 +105,7 @@ def _facts(params: Params, recipe: Recipe) -> dict[str, str]:
         "Base model": f"{recipe.base}, built here" if isinstance(model, BuiltBase) else model.id,
         "Data": recipe.data,
         "Task": recipe.task,
-        "LoRA": f"rank {lora.r}, alpha {lora.alpha}, on {words.listed(lora.targets)}",
+        "LoRA": f"rank {lora.r}, alpha {lora.alpha}, on {_targets(lora.targets)}",
         "Weights": f"{quantization.bits}-bit"
         + (f" {quantization.type.upper()}" if quantization.bits == 4 else ""),
         "Training": f"{train.epochs:g} epochs, batches of {train.batch_size}"
@@ -109,10 +113,15 @@ def _facts(params: Params, recipe: Recipe) -> dict[str, str]:
     }
 
 
+def _targets(targets: list[str]) -> str:
+    return "every projection" if "all-linear" in targets else words.listed(targets)
+
+
 def _data(inputs: DataInputs) -> dict[str, Any]:
     return {
         "summary": inputs.summary,
         "splits": tables.split_table(inputs.summary),
+        "answers": tables.answer_table(inputs.summary),
         "rejected": tables.rejected(inputs),
         "source": tables.flat(inputs.summary.get("source") or {}),
     }

@@ -25,7 +25,7 @@ def metric_row(metric: str, inputs: RecipeInputs) -> Row:
     """Base against tuned: texts of values, intervals and gain, and their strip."""
     base, tuned = (inputs.metrics[m] for m in MODELS)
     guesses = {k: tuned[k] for k in ("chance", "majority") if k in tuned}
-    if not metric.endswith("accuracy"):
+    if not words.guessable(metric):
         guesses = {}
     numbers = {m: _with_interval(metric, inputs.metrics[m]) for m in MODELS}
     difference = tuned.get("gain", {}).get(metric)
@@ -109,23 +109,75 @@ def _mistakes(rows: pd.DataFrame) -> str:
     return f"Most often mistaken: {actual} taken for {predicted}, {number} times."
 
 
-def class_rows(rows: pd.DataFrame | None) -> list[Row]:
-    """Precision, recall and F1 of each class, base beside tuned."""
-    if rows is None:
-        return []
+CLASS_SCORES = ("precision", "recall", "f1")
+
+
+def class_table(rows: pd.DataFrame | None) -> Row | None:
+    """The scores of each class or kind of question, base beside tuned: their names and rows."""
+    if rows is None or rows.empty:
+        return None
+    scores = [k for k in CLASS_SCORES if k in rows] or ["score"]
     by_model = {m: rows[rows["model"] == m].set_index("label") for m in MODELS}
 
     def row(label: str) -> Row:
         numbers = {m: by_model[m].loc[label] for m in MODELS}
-        f1 = {m: float(n["f1"]) for m, n in numbers.items()}
-        texts = {
-            k: {m: words.value(k, float(n[k])) for m, n in numbers.items()}
-            for k in ("precision", "recall", "f1")
+        last = {m: float(n[scores[-1]]) for m, n in numbers.items()}
+        texts = {k: {m: words.value(k, float(n[k])) for m, n in numbers.items()} for k in scores}
+        return {
+            "label": label,
+            "support": int(numbers["tuned"]["support"]),
+            "strip": strip({m: (v, v, v) for m, v in last.items()}),
+            "scores": texts,
         }
-        strips = {"strip": strip({m: (v, v, v) for m, v in f1.items()})}
-        return {"label": label, "support": int(numbers["tuned"]["support"])} | strips | texts
 
-    return [row(label) for label in by_model["tuned"].index if label in by_model["base"].index]
+    shared = [label for label in by_model["tuned"].index if label in by_model["base"].index]
+    return {"scores": scores, "rows": [row(label) for label in shared]}
+
+
+def audit_groups(rows: pd.DataFrame | None) -> list[Row]:
+    """Score and interval of each group, base beside tuned, in tables by property."""
+    if rows is None or rows.empty:
+        return []
+    by_model = {m: rows[rows["model"] == m].set_index(["property", "group"]) for m in MODELS}
+
+    def row(key: tuple[str, str]) -> Row:
+        found = {m: by_model[m].loc[key] for m in MODELS if key in by_model[m].index}
+        bounds = {m: tuple(float(r[k]) for k in ("score", "low", "high")) for m, r in found.items()}
+        texts = {
+            m: {
+                "value": words.value("accuracy", score),
+                "interval": _interval_text(words.value, "accuracy", {"low": low, "high": high}),
+            }
+            for m, (score, low, high) in bounds.items()
+        }
+        count = words.count(int(found["tuned"]["n"]))
+        return {"group": key[1], "n": count, "strip": strip(bounds)} | texts
+
+    keys = [key for key in by_model["tuned"].index if key in by_model["base"].index]
+    return [
+        {"property": name, "rows": [row(key) for key in keys if key[0] == name]}
+        for name in dict.fromkeys(key[0] for key in keys)
+    ]
+
+
+def doubts(inputs: RecipeInputs) -> Row | None:
+    """How many test examples are doubtful and why, and how the tuned model does on them.
+
+    None where nothing was doubted.
+    """
+    rows = inputs.predictions["tuned"]
+    if "doubt" not in rows or not (doubtful := rows["doubt"] != "").any():
+        return None
+    reasons = rows.loc[doubtful, "doubt"].str.split("; ").explode().str.partition(":")[0]
+    right = rows["correct"].astype(float)
+    rest = right[~doubtful]
+    return {
+        "n": words.count(int(doubtful.sum())),
+        "of": words.count(len(rows)),
+        "reasons": reasons.value_counts().sort_index().to_dict(),
+        "doubted": words.value("accuracy", float(right[doubtful].mean())),
+        "rest": words.value("accuracy", float(rest.mean())) if len(rest) else None,
+    }
 
 
 def heatmap_rows(gradcam: Mapping[str, Any] | None) -> list[Row]:
@@ -170,18 +222,33 @@ def invalid_answers(inputs: RecipeInputs, most: int = 12) -> list[Row] | None:
 
 
 def split_table(summary: Mapping[str, Any]) -> Row:
-    """Examples of each class in each split."""
+    """Examples of each class, or of each kind of question, in each split."""
     splits = summary["splits"]
-    labels = summary.get("labels") or []
+    by = "labels" if summary.get("labels") else "kinds"
+    counts = {name: split.get(by, {}) for name, split in splits.items()}
+    named = [*(summary.get("labels") or []), *(k for split in counts.values() for k in split)]
     return {
+        "by": "Class" if by == "labels" else "Question",
         "splits": list(splits),
         "rows": [
-            {"label": c, "counts": [words.count(s["labels"].get(c, 0)) for s in splits.values()]}
-            for c in labels
-            if all("labels" in s for s in splits.values())
+            {"label": c, "counts": [words.count(split.get(c, 0)) for split in counts.values()]}
+            for c in dict.fromkeys(named)
         ],
         "totals": [words.count(s["n"]) for s in splits.values()],
     }
+
+
+def answer_table(summary: Mapping[str, Any]) -> list[Row]:
+    """The most frequent answers to each kind of question, and how uneven they are."""
+    return [
+        {
+            "kind": kind,
+            "distinct": words.count(found["distinct"]),
+            "majority": words.value("majority", found["majority"]),
+            "answers": ", ".join(f"{answer} ({n})" for answer, n in found["most_frequent"].items()),
+        }
+        for kind, found in (summary.get("answers") or {}).items()
+    ]
 
 
 def rejected(data: DataInputs) -> Row:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 MINUS, THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
-NOT_METRICS = ("n", "chance", "majority", "interval", "gain")
+NOT_METRICS = (
+    *("n", "chance", "majority", "interval", "gain"),
+    *("doubted", "largest_gap", "largest_gap_chance"),  # each has a section of its own
+)
 NAMES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
@@ -20,7 +23,13 @@ NAMES = {
     "bleu4": "BLEU-4",
     "meteor": "METEOR",
     "cider": "CIDEr",
-    "bertscore_f1": "BERTScore F1",
+    "bertscore_f1_all_minilm_l6_v2": "BERTScore F1 of all-MiniLM-L6-v2",
+    "bertscore_f1_roberta_large": "BERTScore F1 of RoBERTa-large",
+    "vqa_accuracy": "VQA accuracy",
+    "empty_rate": "Empty answers",
+    "aurc": "Area under risk and coverage",
+    "accuracy_undoubted": "Accuracy without doubtful pictures",
+    "exact_match_undoubted": "Exact match without doubtful pictures",
 }
 NOTES = {
     "accuracy": "the most probable class is the true one",
@@ -29,7 +38,9 @@ NOTES = {
     "invalid_rate": "the written text names no class",
     "ece": "mean gap of confidence and accuracy",
     "brier": "squared error of the probabilities",
-    "exact_match": "the text is the reference, normalised",
+    "exact_match": "the text is a reference, normalised as in VQA",
+    "vqa_accuracy": "share of the references that agree",
+    "aurc": "mean error when only the surer answers count",
 }
 
 
@@ -49,12 +60,20 @@ def name_of(metric: str) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a fall of the metric is good news."""
-    return metric in ("ece", "brier", "loss", "perplexity") or metric.endswith("_rate")
+    named = ("ece", "brier", "loss", "perplexity", "aurc")
+    return metric in named or metric.endswith("_rate")
 
 
 def is_share(metric: str) -> bool:
     """Whether the metric counts examples, so that per cent read best."""
-    return metric.endswith(("accuracy", "exact_match", "_rate")) or metric in ("chance", "majority")
+    named = ("chance", "majority", "largest_gap", "score")
+    endings = ("accuracy", "exact_match", "_rate", "_undoubted")
+    return metric.endswith(endings) or metric in named
+
+
+def guessable(metric: str) -> bool:
+    """Whether guessing scores by this metric, so that it can be compared with."""
+    return metric.endswith("accuracy") or metric == "exact_match"
 
 
 def value(metric: str, number: float) -> str:
@@ -125,11 +144,11 @@ def verdict(
 def _against_guessing(metric: str, tuned: Mapping[str, Any]) -> list[str]:
     guesses = {
         name: tuned[key]
-        for key, name in (("chance", "chance"), ("majority", "the most frequent class"))
+        for key, name in (("chance", "chance"), ("majority", "always the most frequent"))
         if key in tuned
     }
     low = tuned.get("interval", {}).get(metric, {}).get("low")
-    if not metric.endswith("accuracy") or not guesses or low is None:
+    if not guessable(metric) or not guesses or low is None:
         return []
     named = " and ".join(f"{name} ({value('chance', number)})" for name, number in guesses.items())
     if low > max(guesses.values()):
@@ -140,6 +159,32 @@ def _against_guessing(metric: str, tuned: Mapping[str, Any]) -> list[str]:
 def _setbacks(judged_by: str, gains: Mapping[str, Mapping[str, float]]) -> list[str]:
     worse = [name_of(m) for m, g in gains.items() if m != judged_by and effect(m, g) == "worse"]
     return [f"Worse than the base, by more than noise: {listed(worse)}."] if worse else []
+
+
+def gap(base: Mapping[str, Any], tuned: Mapping[str, Any], confidence: float) -> str | None:
+    """What the largest gap between two groups of the test is, and what chance would make it."""
+    if "largest_gap" not in tuned:
+        return None
+    found = value("largest_gap", tuned["largest_gap"])
+    bounds = tuned.get("interval", {}).get("largest_gap")
+    interval = (
+        f" ({confidence:.0%} interval {value('largest_gap', bounds['low'])} to "
+        f"{value('largest_gap', bounds['high'])})"
+        if bounds
+        else ""
+    )
+    chance = tuned["largest_gap_chance"]
+    beyond = bounds is not None and bounds["low"] > chance
+    conclusion = (
+        "which is more than chance makes: look at the groups below"
+        if beyond
+        else "which chance alone may make"
+    )
+    return (
+        f"The largest gap between two groups of one property is {found}{interval} with the tuned "
+        f"model, {conclusion}. Groups drawn at random differ by {value('largest_gap', chance)}; "
+        f"with the base the gap is {value('largest_gap', base['largest_gap'])}."
+    )
 
 
 def heatmap_verdict(gradcam: Mapping[str, Any]) -> Verdict:

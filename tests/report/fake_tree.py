@@ -15,35 +15,36 @@ SCRIPT = "<script>alert('x')</script>"
 HOSTILE_FILE = f"Train/joy/{SCRIPT}.jpg"
 HOSTILE_ANSWER = f'{SCRIPT}<img src=x onerror=alert(1)> "I see & I say"'
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
-CLASSES, TEXTS = "emotion_qwen2vl", "captions"
+CLASSES, TEXTS, ANSWERS = "emotion_qwen2vl", "captions", "questions"
+DOUBTS = {3: "too small: 24 x 24 pixels", 9: "too dark; no visible face", 15: "no visible face"}
 N = 120
 SUREST_WRONG = 66
 
 
 def params() -> Params:
-    """One recipe of classes, one of free text; independent of what else params.yaml holds."""
+    """Recipes of classes, free texts and answers; independent of what else params.yaml holds."""
     given = config.load()
     recipe = given.recipes[CLASSES]
     data = given.data[recipe.data]
     recipes = {
         CLASSES: recipe,
         TEXTS: recipe.model_copy(update={"name": TEXTS, "data": "pages"}),
+        ANSWERS: recipe.model_copy(update={"name": ANSWERS, "data": "products"}),
     }
-    pages = data.model_copy(update={"name": "pages", "labels": None})
-    return given.model_copy(
-        update={"recipes": recipes, "data": {recipe.data: data, "pages": pages}}
-    )
+    others = {n: data.model_copy(update={"name": n, "labels": None}) for n in ("pages", "products")}
+    return given.model_copy(update={"recipes": recipes, "data": {recipe.data: data} | others})
 
 
 def write_tree(root: Path, params: Params) -> None:
     """Write every input of the report for the recipes of `params` under `root`."""
     for recipe in params.recipes.values():
-        with_classes = recipe.name != TEXTS
+        with_classes = recipe.name == CLASSES
         _write_data(root / "data/prepared" / recipe.data, with_classes)
         folder = root / "metrics" / recipe.name
         (folder / "predictions").mkdir(parents=True)
         _loss(folder / "loss.csv")
-        (_write_classes if with_classes else _write_texts)(folder)
+        writers = {CLASSES: _write_classes, TEXTS: _write_texts, ANSWERS: _write_answers}
+        writers[recipe.name](folder)
         if with_classes:
             _write_heatmaps(root, recipe.name)
         attributes = {"mouth": 0.97, "brows": 0.91, "eyes": 0.8, "skin": 1.0}
@@ -83,6 +84,13 @@ def _write_data(folder: Path, with_classes: bool) -> None:
         "licence": "unknown (see the Kaggle page)",
         "source": {"source": "drawn", "drawing": "faces", "files": 2160},
     }
+    if folder.name == "products":
+        for split in splits.values():
+            split["kinds"] = {"color": split["n"] - 30, "yes_no": 30}
+        summary["answers"] = {
+            "color": {"distinct": 6, "majority": 0.2, "most_frequent": {"red": 40, "blue": 31}},
+            "yes_no": {"distinct": 2, "majority": 0.5, "most_frequent": {"no": 15, "yes": 15}},
+        }
     _json(folder / "summary.json", summary)
     files = [HOSTILE_FILE, *(f"Train/joy/broken-{i:03d}.jpg" for i in range(60))]
     rows = [(f, "not an image") for f in files] + [(f"Test/{i}.png", "empty file") for i in "ab"]
@@ -136,6 +144,18 @@ def _write_classes(folder: Path) -> None:
     ]
     columns = ["model", "label", "precision", "recall", "f1", "support"]
     pd.DataFrame(scores, columns=columns).to_csv(folder / "classes.csv", index=False)
+    _audit(folder / "audit.csv")
+
+
+def _audit(path: Path) -> None:
+    groups = [("brightness", "low (below 0.41)"), ("brightness", "high (0.41 and above)")]
+    rows = [
+        (m, *group, N // 2, s + i / 5, s + i / 5 - 0.1, s + i / 5 + 0.1)
+        for m, s in (("base", 0.3), ("tuned", 0.6))
+        for i, group in enumerate(groups)
+    ]
+    columns = ["model", "property", "group", "n", "score", "low", "high"]
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 
 
 def _metrics(accuracy: float, invalid: float, ece: float) -> dict[str, object]:
@@ -147,6 +167,8 @@ def _metrics(accuracy: float, invalid: float, ece: float) -> dict[str, object]:
         "invalid_rate": invalid,
         "ece": ece,
         "brier": 1 - accuracy,
+        "largest_gap": 0.2,
+        "largest_gap_chance": 0.09,
         "chance": 1 / 6,
         "majority": 0.175,
     }
@@ -154,6 +176,7 @@ def _metrics(accuracy: float, invalid: float, ece: float) -> dict[str, object]:
     interval = {
         k: {"low": max(0, values[k] - 0.04), "high": min(1, values[k] + 0.04)} for k in measured
     }
+    interval["largest_gap"] = {"low": 0.12, "high": 0.28}
     return values | {"interval": interval}
 
 
@@ -174,6 +197,7 @@ def _predictions(
         "generated_label": [t if t in LABELS else None for t in texts],
         "correct": actual == predicted,
         "question": ["What emotion does the face show?"] * N,
+        "doubt": [DOUBTS.get(i, "") for i in range(N)],
     }
     pd.DataFrame(rows).to_parquet(path)
 
@@ -196,6 +220,39 @@ def _write_texts(folder: Path) -> None:
             "question": [f"What happens in video {i}?" for i in range(N)],
         }
         pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
+
+
+def _write_answers(folder: Path) -> None:
+    for model, score in (("base", 0.05), ("tuned", 0.6)):
+        values = {"n": N, "exact_match": score, "ece": 0.1, "majority": 0.3}
+        values |= {"bertscore_f1_all_minilm_l6_v2": score + 0.1}
+        named = ("exact_match", "bertscore_f1_all_minilm_l6_v2")
+        interval = {k: {"low": values[k] - 0.03, "high": values[k] + 0.03} for k in named}
+        gains = {k: {"value": 0.55, "low": 0.5, "high": 0.6} for k in named}
+        extra = {"gain": gains} if model == "tuned" else {}
+        _json(folder / f"{model}.json", values | {"interval": interval} | extra)
+        rows = {
+            "id": [f"{i}.jpg#color" for i in range(N)],
+            "question": [f"What color is product {i}?" for i in range(N)],
+            "answer": ["red"] * N,
+            "answers": [["red"]] * N,
+            "predicted": [HOSTILE_ANSWER, *["red"] * (N - 1)],
+            "generated": [HOSTILE_ANSWER, *["red"] * (N - 1)],
+            "probability": np.linspace(0.2, 0.99, N),
+            "correct": [False, *[True] * (N - 1)],
+            "doubt": [""] * N,
+        }
+        pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
+    kinds = [(m, k, s, 60) for m, s in (("base", 0.1), ("tuned", 0.7)) for k in ("color", "count")]
+    columns = ["model", "label", "score", "support"]
+    pd.DataFrame(kinds, columns=columns).to_csv(folder / "classes.csv", index=False)
+    confusion = pd.DataFrame({"actual": ["red", "blue"], "predicted": ["red", "red"]})
+    confusion.to_csv(folder / "confusion.csv", index=False)
+    bins = pd.DataFrame([("base", 0.5, 0.5, 0.5, N), ("tuned", 0.5, 0.5, 0.6, N)])
+    bins.set_axis(["model", "bin", "confidence", "accuracy", "count"], axis=1).to_csv(
+        folder / "reliability.csv", index=False
+    )
+    _audit(folder / "audit.csv")
 
 
 def _write_heatmaps(root: Path, recipe: str) -> None:

@@ -11,7 +11,7 @@ from src.errors import UserError
 from src.report.page import render
 from src.report.pictures import thumbnail
 from tests.report import fake_tree
-from tests.report.fake_tree import CLASSES, TEXTS
+from tests.report.fake_tree import ANSWERS, CLASSES, TEXTS
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_shows_base_tuned_gain_interval_and_guessing(page):
     text = section(page, CLASSES)
     assert "42.0 %" in text and "87.0 %" in text and "+45.0 pp" in text
     assert "+38.0 pp to +52.0 pp" in text
-    assert "chance 16.7 %; most frequent class 17.5 %" in text
+    assert "chance 16.7 %; always the most frequent 17.5 %" in text
     assert "this gain is larger than noise" in text
 
 
@@ -88,6 +88,33 @@ def test_a_recipe_without_classes_leaves_their_parts_out(page):
         assert absent not in text
 
 
+def test_the_audit_says_whether_a_gap_is_more_than_chance(page):
+    text = section(page, CLASSES)
+    assert "The largest gap between two groups of one property is 20.0 % (95% interval" in text
+    assert "which is more than chance makes" in text
+    assert "Brightness low (below 0.41) 60 30.0 % 20.0 % to 40.0 % 60.0 %" in text
+
+
+def test_doubtful_pictures_are_counted_shown_and_measured_apart(page):
+    text = section(page, CLASSES)
+    assert "3 of 120 test pictures are doubtful: no visible face (2), too dark (1), too" in text
+    doubtful = text.split("Doubtful answers")[1].split("Heatmaps")[0]
+    assert "Doubt too dark; no visible face Example test-0009" in doubtful
+    assert doubtful.count("Example test-") == 3
+    assert "Doubtful answers" not in section(page, ANSWERS)
+
+
+def test_a_recipe_of_questions_shows_each_kind_and_compares_with_guessing(page):
+    text = section(page, ANSWERS)
+    assert "Exact match rises from 5.0 % to 60.0 %" in text
+    assert "clearly above always the most frequent (30.0 %)" in text
+    assert "BERTScore F1 of all-MiniLM-L6-v2" in text
+    assert "color 60 10.0 % 70.0 %" in text
+    assert "What color is product 0?" in text
+    data = " ".join(unescape(re.sub(r"<[^>]*>", " ", page.split("<h2")[-3])).split())
+    assert "color 6 20.0 % red (40), blue (31)" in data
+
+
 def test_text_of_the_data_is_never_markup(page):
     assert not [tag for tag, _ in tags(page) if tag == "script"]
     assert not [a for _, attrs in tags(page) for a in attrs if a.startswith("on")]
@@ -102,7 +129,7 @@ def test_the_policy_allows_this_style_and_nothing_else(page):
 
 
 def test_lists_fifty_rejected_files_and_counts_all(page):
-    assert page.count("broken-") == 2 * 49
+    assert page.count("broken-") == 3 * 49
     assert "The first 50 of 63 rejected files" in page
     assert "empty file (2), not an image (61)" in page
 
@@ -180,6 +207,7 @@ def test_a_class_outside_the_summary_is_still_counted(tree):
         (f"metrics/{CLASSES}/loss.csv", f"train@{CLASSES}"),
         (f"metrics/{CLASSES}/confusion.csv", f"evaluate@{CLASSES}"),
         (f"metrics/{CLASSES}/reliability.csv", f"evaluate@{CLASSES}"),
+        (f"metrics/{ANSWERS}/audit.csv", f"evaluate@{ANSWERS}"),
         (f"metrics/{CLASSES}/predictions/base.parquet", f"baseline@{CLASSES}"),
         (f"metrics/{TEXTS}/predictions/tuned.parquet", f"evaluate@{TEXTS}"),
         (f"reports/gradcam/{CLASSES}/gallery.json", f"explain@{CLASSES}"),

@@ -21,9 +21,9 @@ SCALES = ("tiny", "full")
 FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
 # Keys that hold one value a scale, by section.
 SCALED = {
-    "data": ("image_size",),
+    "data": ("limit", "image_size"),
     "recipes": ("precision",),
-    "evaluate": ("batch_size",),
+    "evaluate": ("batch_size", "bertscore"),
     "explain": ("pictures", "gallery", "cells"),
 }
 

@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,19 +20,32 @@ from src.decoding import BLOCK, decoded
 from src.duplicates import merge, near_duplicates, nearest
 from src.errors import UserError
 from src.files import read_json, write_json
+from src.quality import Quality
 from src.records import SPLITS, Raw, Record, Rejected, SplitWriter
 from src.schema import Data
 from src.splits import Splits, assign
 
+SHOWN = 10  # most frequent answers in the summary, by kind of question
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a picture's original."""
+
+    width: int  # in pixels
+    height: int
+    quality: Quality
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """The usable pictures, in order; their pixels wait in a file."""
+    """The examples with a usable picture, in order; the pixels wait in a file, once a picture."""
 
     raws: list[Raw]
-    sizes: list[tuple[int, int]]  # width and height of the originals in pixels
-    fingerprints: np.ndarray  # (n, 32) uint8
-    mirrored: np.ndarray  # (n, 32) uint8
+    of: np.ndarray  # (examples,) the number of each one's picture
+    measured: list[Measured]
+    fingerprints: np.ndarray  # (pictures, 32) uint8
+    mirrored: np.ndarray  # (pictures, 32) uint8
 
 
 def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
@@ -50,30 +63,32 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: not there; bring it with dvc repro fetch@{data.name}")
     raws, rejected = _read(data, folder)
+    raws = sample(raws, data.limit, seed)
     pixels = out / "pixels.parquet"
-    pictures, unusable = _decode(raws, data.image_size, pixels)
+    pictures, unusable = _decode(raws, folder, data.image_size, pixels)
     rejected += unusable
     raws = pictures.raws
     if not raws:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in _kinds(rejected).items())
         raise UserError(f"{folder}: holds no usable picture: {kinds or 'the folders are empty'}")
     near = near_duplicates(pictures.fingerprints, pictures.mirrored, data.near_duplicate_distance)
-    groups = merge(near, [raw.group for raw in raws])
+    groups = merge(near[pictures.of], [raw.group for raw in raws])
     splits, leaks = assign(data, seed, raws, groups)
     rejected += _leaked(pictures, near, leaks, data.near_duplicate_distance)
-    labels = data.labels or sorted({raw.label for raw in raws if raw.label})
-    counts = _counts(data, labels, raws, splits)
+    labels = data.labels or sorted({raw.label for raw in raws if raw.label}) or None
+    counts = _counts(data, labels, raws, groups, splits)
     _write_splits(pixels, pictures, groups, splits, out)
     pixels.unlink()
     _write_rejected(out / "rejected.csv", rejected)
-    dropped = sum(raws[i].split != "validation" for i in leaks)
+    dropped = {int(pictures.of[i]) for i in leaks if raws[i].split != "validation"}
     summary = {
         "data": data.name,
         "labels": labels,
         "splits": counts,
+        "answers": _answers(raws, splits),
         "rejected": _kinds(rejected),
-        "near_duplicates": _near_counts(near) | {"dropped_from_train": dropped},
-        "label_conflicts": _conflicts(raws, near),
+        "near_duplicates": _near_counts(near) | {"dropped_from_train": len(dropped)},
+        "label_conflicts": _conflicts(raws, near[pictures.of]),
         "publisher_test": any(raw.split == "test" for raw in raws),
         "licence": data.licence,
         "source": read_json(folder / "_source.json"),
@@ -90,48 +105,68 @@ def _read(data: Data, folder: Path) -> tuple[list[Raw], list[Rejected]]:
         if raw.id in raws:
             rejected.append(Rejected(raw.id, f"listed twice: as {raws[raw.id].label}, {raw.label}"))
         else:
-            raws[raw.id] = raw
+            raws[raw.id] = raw if data.publisher_splits else replace(raw, split=None)
     return [raws[identity] for identity in sorted(raws)], rejected
 
 
-def _decode(raws: Sequence[Raw], side: int, path: Path) -> tuple[Pictures, list[Rejected]]:
-    """Decode every file once; the PNGs go to a Parquet file, in order."""
-    kept: list[Raw] = []
-    sizes, hashes, pngs = [], [], []
-    rejected = []
+def sample(raws: Sequence[Raw], limit: int | None, seed: int) -> Sequence[Raw]:
+    """The examples of at most `limit` pictures, in their order."""
+    files = list(dict.fromkeys(raw.path for raw in raws))
+    if limit is None or len(files) <= limit:
+        return raws
+    drawn = np.random.default_rng(seed).choice(len(files), limit, replace=False)
+    kept = {files[i] for i in drawn}
+    return [raw for raw in raws if raw.path in kept]
+
+
+def _decode(
+    raws: Sequence[Raw], folder: Path, side: int, path: Path
+) -> tuple[Pictures, list[Rejected]]:
+    """Decode every file once; the PNGs go to a Parquet file, in the order of their numbers."""
+    files = list(dict.fromkeys(raw.path for raw in raws))
+    numbers: dict[Path, int] = {}
+    measured, hashes, pngs, rejected = [], [], [], []
     schema = pa.schema({"png": pa.binary()})
     # Absolute: joblib's workers keep the working directory that they were started in.
-    results = decoded([raw.path.absolute() for raw in raws], partial(media.stored, side=side))
-    with pq.ParquetWriter(path, schema, compression="none", write_statistics=False) as file:
-        for raw, stored in tqdm(
-            zip(raws, results, strict=True), total=len(raws), unit="picture", desc="prepare"
+    results = decoded([file.absolute() for file in files], partial(media.stored, side=side))
+    with pq.ParquetWriter(path, schema, compression="none", write_statistics=False) as pixels:
+        for file, stored in tqdm(
+            zip(files, results, strict=True), total=len(files), unit="picture", desc="prepare"
         ):
             if isinstance(stored, str):
-                rejected.append(Rejected(raw.id, stored))
+                rejected.append(Rejected(file.relative_to(folder).as_posix(), stored))
                 continue
-            kept.append(raw)
-            sizes.append((stored.width, stored.height))
+            numbers[file] = len(measured)
+            measured.append(Measured(stored.width, stored.height, stored.quality))
             hashes.append(stored.fingerprint + stored.mirrored)
             pngs.append(stored.png)
             if len(pngs) == BLOCK:
-                file.write_table(pa.table({"png": pngs}, schema))
+                pixels.write_table(pa.table({"png": pngs}, schema))
                 pngs.clear()
-        file.write_table(pa.table({"png": pngs}, schema))
+        pixels.write_table(pa.table({"png": pngs}, schema))
     size = media.FINGERPRINT_BYTES
     both = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 2 * size)
-    return Pictures(kept, sizes, both[:, :size], both[:, size:]), rejected
+    kept = [raw for raw in raws if raw.path in numbers]
+    of = np.array([numbers[raw.path] for raw in kept], int)
+    return Pictures(kept, of, measured, both[:, :size], both[:, size:]), rejected
 
 
 def _leaked(
     pictures: Pictures, near: np.ndarray, leaks: dict[int, list[int]], distance: int
 ) -> Iterator[Rejected]:
     """Why each picture had to give way, naming the most similar one on the other side."""
+    of = pictures.of
     for i, holders in leaks.items():
-        rival, bits = nearest(pictures.fingerprints, pictures.mirrored, i, holders)
+        shown: dict[int, int] = {}
+        for holder in holders:
+            shown.setdefault(int(of[holder]), holder)
+        mine, others = int(of[i]), list(shown)
+        picture, bits = nearest(pictures.fingerprints, pictures.mirrored, mine, others)
+        rival = shown[picture]
         held = f"a {pictures.raws[rival].split} picture"
         if bits <= distance:
             reason = f"near-duplicate of {held}"
-        elif near[i] == near[rival]:
+        elif near[mine] == near[picture]:
             reason = f"linked by near-duplicates to {held}"
         else:
             reason = f"of one group with {held}"
@@ -139,21 +174,51 @@ def _leaked(
 
 
 def _counts(
-    data: Data, labels: Sequence[str], raws: Sequence[Raw], splits: Splits
+    data: Data,
+    labels: Sequence[str] | None,
+    raws: Sequence[Raw],
+    groups: np.ndarray,
+    splits: Splits,
 ) -> dict[str, dict[str, Any]]:
-    """Pictures of each split, in all and by label."""
-    found = {
-        s: Counter(r.label for r, own in zip(raws, splits, strict=True) if own == s) for s in SPLITS
-    }
-    for name, by_label in found.items():
-        if not by_label:
-            raise UserError(f"data.{data.name}: no picture is left for {name}; add some")
-    if missing := [label for label in labels if not found["train"][label]]:
+    """Examples and groups of each split, and examples by label or by kind of question."""
+    counts: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        own = [i for i, name in enumerate(splits) if name == split]
+        if not own:
+            raise UserError(f"data.{data.name}: no picture is left for {split}; add some")
+        counts[split] = {"n": len(own), "groups": len({int(groups[i]) for i in own})}
+        if labels:
+            found = Counter(raws[i].label for i in own)
+            counts[split]["labels"] = {label: found[label] for label in labels}
+        if any(raws[i].question for i in own):
+            kinds = Counter(_kind(raws[i]) for i in own)
+            counts[split]["kinds"] = dict(sorted(kinds.items()))
+    if missing := [label for label in labels or [] if not counts["train"]["labels"][label]]:
         raise UserError(
             f"data.{data.name}: no training picture is a {missing[0]}; add some, "
             f"or take it out of data.{data.name}.labels in params.yaml"
         )
-    return {s: {"n": c.total(), "labels": {k: c[k] for k in labels}} for s, c in found.items()}
+    return counts
+
+
+def _answers(raws: Sequence[Raw], splits: Splits) -> dict[str, dict[str, Any]] | None:
+    """How the answers are distributed by kind of question; None where nothing is asked."""
+    by_kind: dict[str, Counter[str]] = {}
+    for raw, split in zip(raws, splits, strict=True):
+        if split and raw.question and raw.answers:
+            by_kind.setdefault(_kind(raw), Counter())[raw.answers[0]] += 1
+    return {
+        kind: {
+            "distinct": len(found),
+            "majority": round(max(found.values()) / found.total(), 4),
+            "most_frequent": dict(sorted(found.items(), key=lambda a: (-a[1], a[0]))[:SHOWN]),
+        }
+        for kind, found in sorted(by_kind.items())
+    } or None
+
+
+def _kind(raw: Raw) -> str:
+    return raw.kind or "other"
 
 
 def _near_counts(near: np.ndarray) -> dict[str, int]:
@@ -170,25 +235,37 @@ def _conflicts(raws: Sequence[Raw], near: np.ndarray) -> int:
 def _write_splits(
     pixels: Path, pictures: Pictures, groups: np.ndarray, splits: Splits, out: Path
 ) -> None:
-    """Send each picture to the file of its split. A group is named after its first picture."""
+    """Send each example to the file of its split. A group is named after its first example."""
     names: dict[int, str] = {}
+    examples: dict[int, list[int]] = {}
+    for i, picture in enumerate(pictures.of):
+        names.setdefault(int(groups[i]), pictures.raws[i].id)
+        examples.setdefault(int(picture), []).append(i)
     with ExitStack() as stack, pq.ParquetFile(pixels, pre_buffer=False) as file:
         writers = {s: stack.enter_context(SplitWriter(out / f"{s}.parquet")) for s in SPLITS}
         pngs = (png for batch in file.iter_batches(BLOCK) for png in batch["png"])
-        for i, (raw, png) in enumerate(zip(pictures.raws, pngs, strict=True)):
-            group = names.setdefault(int(groups[i]), raw.id)
-            if split := splits[i]:
-                width, height = pictures.sizes[i]
-                record = Record(
-                    id=raw.id,
-                    image=png.as_py(),
-                    group=group,
-                    width=width,
-                    height=height,
-                    label=raw.label,
-                    regions=raw.regions,
-                )
-                writers[split].write(record)
+        for picture, png in enumerate(pngs):
+            for i in examples[picture]:
+                if split := splits[i]:
+                    measured, group = pictures.measured[picture], names[int(groups[i])]
+                    writers[split].write(_record(pictures.raws[i], group, measured, png.as_py()))
+
+
+def _record(raw: Raw, group: str, measured: Measured, png: bytes) -> Record:
+    return Record(
+        id=raw.id,
+        image=png,
+        group=group,
+        width=measured.width,
+        height=measured.height,
+        **asdict(measured.quality),
+        question=raw.question,
+        answers=raw.answers,
+        kind=raw.kind,
+        label=raw.label,
+        subgroup=raw.subgroup,
+        regions=raw.regions,
+    )
 
 
 def _kinds(rejected: Sequence[Rejected]) -> dict[str, int]:

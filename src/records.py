@@ -20,11 +20,17 @@ FEATURES = Features(
         "id": Value("string"),
         "image": Image(),
         "question": Value("string"),
-        "answer": Value("string"),
+        "answers": List(Value("string")),
+        "kind": Value("string"),
         "label": Value("string"),
         "group": Value("string"),
+        "subgroup": Value("string"),
         "width": Value("int32"),
         "height": Value("int32"),
+        "brightness": Value("float32"),
+        "contrast": Value("float32"),
+        "sharpness": Value("float32"),
+        "faces": Value("int32"),
         "regions": List({"name": Value("string"), "box": List(Value("float32"), length=4)}),
     }
 )
@@ -41,13 +47,21 @@ class Region:
 
 @dataclass(frozen=True)
 class Raw:
-    """An example as a reader finds it. `id` is the path below data/raw/<data>."""
+    """An example as a reader finds it.
+
+    `id` is the path below data/raw/<data>, with `#` and a number behind it where a picture is asked
+    about more than once.
+    """
 
     id: str
     path: Path
     label: str | None = None
+    question: str | None = None
+    answers: tuple[str, ...] = ()  # references, the one to be learnt first
+    kind: str | None = None  # of the question, such as color or count
     split: str | None = None  # one of SPLITS where the publisher made it
     group: str | None = None  # what must not lie on two sides of a split, such as a person
+    subgroup: str | None = None  # what results are audited by, such as an age or a product type
     regions: tuple[Region, ...] = ()
 
 
@@ -68,9 +82,15 @@ class Record:
     group: str
     width: int  # of the original in pixels, upright
     height: int
+    brightness: float  # of the original: see src/quality.py
+    contrast: float
+    sharpness: float
+    faces: int
     question: str | None = None
-    answer: str | None = None
+    answers: tuple[str, ...] = ()
+    kind: str | None = None
     label: str | None = None
+    subgroup: str | None = None
     regions: tuple[Region, ...] = field(default=())
 
 
@@ -107,8 +127,8 @@ class SplitWriter:
         self._file.close()
 
 
-def read_labels(data: str) -> list[str]:
-    """The classes of a prepared data set, in the order of its probabilities."""
+def read_labels(data: str) -> list[str] | None:
+    """The classes of a prepared data set, in the order of its probabilities; None without any."""
     return read_json(Path("data/prepared") / data / "summary.json")["labels"]
 
 

@@ -41,23 +41,42 @@ class KaggleDataset(Strict):
     version: Positive
 
 
+class Archive(Strict):
+    """A file of a public bucket. A null SHA-256 is not checked, but recorded by the fetch stage."""
+
+    path: Name
+    size: Positive
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+
+class Abo(Strict):
+    """Amazon Berkeley Objects."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+    listings: Archive
+    images: Archive
+
+
 class Source(Strict):
     """Where raw files come from: `folder` where it is set, else the one other key."""
 
     folder: Name | None = None
     drawn: Drawn | None = None
     kaggle: KaggleDataset | None = None
+    abo: Abo | None = None
 
     @property
     def kind(self) -> str:
         """The key that holds the source, which is also the name of its module in src/sources."""
-        return "folder" if self.folder else next(k for k in ("drawn", "kaggle") if getattr(self, k))
+        return "folder" if self.folder else self._named()[0]
+
+    def _named(self) -> list[str]:
+        return [k for k in type(self).model_fields if k != "folder" and getattr(self, k)]
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
-        named = [k for k in ("drawn", "kaggle") if getattr(self, k)]
-        if len(named) > 1 or not (named or self.folder):
-            raise ValueError("name one of folder, drawn, kaggle")
+        if len(self._named()) > 1 or not (self._named() or self.folder):
+            raise ValueError(f"name one of {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -66,9 +85,11 @@ class Data(Strict):
     reader: Name
     labels: Annotated[list[Name], Field(min_length=2)] | None
     licence: str
+    publisher_splits: bool
     validation: Annotated[float, Field(gt=0, le=0.5)]
     test: Annotated[float, Field(gt=0, le=0.5)]
     near_duplicate_distance: Annotated[int, Field(ge=0, le=64)]
+    limit: Positive | None
     image_size: Annotated[int, Field(ge=28, le=4096)]
     source: Source
 
@@ -99,6 +120,13 @@ class Text(Vision):
         return kv_heads
 
 
+class Queries(Strict):
+    """The Q-Former of BLIP-2."""
+
+    count: Positive
+    layers: Positive
+
+
 class Pretrain(Strict):
     drawings: Annotated[list[Name], Field(min_length=1)]
     pictures: Positive
@@ -114,6 +142,8 @@ class BuiltBase(Strict):
     vocabulary: Annotated[int, Field(ge=300)]
     vision: Vision
     text: Text
+    language_model: Literal["opt", "flan_t5"] | None = None
+    queries: Queries | None = None
     pretrain: Pretrain
 
 
@@ -160,6 +190,7 @@ class Training(Strict):
     gradient_checkpointing: bool
     max_length: Positive
     evaluations: Positive
+    select_by: Literal["loss", "accuracy"]
     workers: Count
 
     @field_validator("warmup_steps")
@@ -191,10 +222,23 @@ class Prompt(Strict):
     @classmethod
     def _known_placeholders(cls, question: str) -> str:
         names = {name for _, name, _, _ in Formatter().parse(question) if name is not None}
-        if unknown := names - {"labels"}:
-            raise ValueError(f"{{{unknown.pop()}}} is no placeholder; {{labels}} is the only one")
-        question.format(labels="")  # a conversion or format that a text has not is a ValueError
+        if unknown := names - {"labels", "question"}:
+            raise ValueError(
+                f"{{{unknown.pop()}}} is no placeholder; {{labels}} and {{question}} are"
+            )
+        # A conversion or format that a text has not is a ValueError.
+        question.format(labels="", question="")
         return question
+
+
+class Doubt(Strict):
+    """What makes a picture doubtful: less than this of a measure, or no face where one must be."""
+
+    min_side: Positive
+    min_brightness: Share
+    min_contrast: Share
+    min_sharpness: Annotated[float, Field(ge=0)]
+    face: bool
 
 
 class Recipe(Strict):
@@ -204,6 +248,7 @@ class Recipe(Strict):
     family: str
     task: Name
     prompt: Prompt
+    doubt: Doubt | None
     max_new_tokens: Positive
     quantization: Quantization
     precision: Literal["fp32", "bf16", "fp16"]
@@ -215,6 +260,8 @@ class Evaluate(Strict):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     calibration_bins: Annotated[int, Field(ge=2)]
+    bertscore: Literal["all-MiniLM-L6-v2", "roberta-large"]
+    audit_minimum: Positive
     batch_size: Positive
 
 

@@ -18,13 +18,13 @@ Splits = list[str | None]
 def assign(
     data: Data, seed: int, raws: Sequence[Raw], groups: np.ndarray
 ) -> tuple[Splits, dict[int, list[int]]]:
-    """Give each picture its split: the publisher's, else one by group and stratified by label.
+    """Give each example its split: the publisher's, else one by group and stratified by label.
 
     A publisher's test is not touched: a group that it holds a part of loses its other pictures.
     The same goes for a publisher's validation against the rest.
 
     Returns:
-        The split of each picture, None where it belongs to none, and for each of these the
+        The split of each example, None where it belongs to none, and for each of these the
         pictures of its group for which it had to give way.
 
     Raises:
@@ -56,7 +56,8 @@ def _hold_out(
     """About `share` of the pictures, in whole groups."""
     part = Fraction(share).limit_denominator(max(20, round(1 / share)))
     folds = StratifiedGroupKFold(part.denominator, shuffle=True, random_state=seed)
-    labels, own = [raws[i].label for i in rest], groups[list(rest)]
+    # Kinds of question where there are no classes.
+    strata, own = [raws[i].label or raws[i].kind or "" for i in rest], groups[list(rest)]
     many = len(set(own.tolist()))
     too_few = UserError(
         f"{len(rest)} pictures, {many} of them different, are too few to hold out the share "
@@ -68,7 +69,7 @@ def _hold_out(
         # A class of fewer pictures than folds is missing in some: the caller looks at the result.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            held = list(islice(folds.split(labels, labels, own), part.numerator))
+            held = list(islice(folds.split(strata, strata, own), part.numerator))
         except ValueError:
             raise too_few from None
     places = np.concatenate([test for _, test in held])

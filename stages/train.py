@@ -10,7 +10,8 @@ from src.training.run import run
 @one_line
 def main(recipe: str) -> None:
     params = config.load()
-    run(config.pick(params.recipes, recipe, "recipes"), params.seed)
+    chosen = config.pick(params.recipes, recipe, "recipes")
+    run(chosen, params.data[chosen.data].image_size, params.seed)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,16 @@ from src import config
 from src.files import read_json
 from tests.conftest import ROOT
 
+PARAMS = config.load(ROOT / "params.yaml")
 SHORT = [
     "data.autism_faces.tiny.drawn.train=150",
     "data.autism_faces.tiny.drawn.test=36",
-    "base.qwen2_vl.tiny.pretrain.pictures=64",
-    "base.qwen2_vl.tiny.pretrain.steps=4",
+    "data.fer.tiny.drawn.train=160",
+    "data.fer.tiny.drawn.test=40",
+    "data.abo.tiny.drawn.train=50",
+    "data.abo.tiny.drawn.test=10",
+    *(f"base.{base}.tiny.pretrain.pictures=64" for base in PARAMS.base),
+    *(f"base.{base}.tiny.pretrain.steps=4" for base in PARAMS.base),
     "train.tiny.max_steps=8",
     "train.tiny.evaluations=4",
     "evaluate.bootstrap=100",
@@ -29,6 +34,7 @@ SHORT = [
     "explain.gallery.tiny=4",
 ]
 RECIPE = "emotion_qwen2vl"
+STAGES = Repo(str(ROOT)).index.stages
 
 
 def python_files(path: Path) -> set[Path]:
@@ -39,12 +45,12 @@ def python_files(path: Path) -> set[Path]:
 
 def found_by_name(stage: str, item: str) -> list[str]:
     """Modules that a stage imports by a name in params.yaml, where no import shows them."""
-    params = config.load(ROOT / "params.yaml")
+    params = PARAMS
     drawings = [f"src.drawing.{p.stem}" for p in (ROOT / "src/drawing").glob("[!_]*.py")]
     if stage == "fetch":
         return [f"src.sources.{p.stem}" for p in (ROOT / "src/sources").glob("[!_]*.py")] + drawings
     if stage == "prepare":
-        return [f"src.readers.{params.data[item].reader}"]
+        return [f"src.readers.{p.stem}" for p in (ROOT / "src/readers").glob("[!_]*.py")]
     if stage == "build":
         return [f"src.families.{params.base[item].family}", *drawings]
     if stage == "report":
@@ -59,21 +65,28 @@ def imports():
     return grimp.build_graph("src", "stages", cache_dir=None)
 
 
-@pytest.mark.parametrize("stage", Repo(str(ROOT)).index.stages, ids=lambda stage: stage.name)
-def test_deps_are_the_modules_that_the_stage_imports(stage, imports):
-    kind, _, item = stage.name.partition("@")
+def imported(kind: str, item: str, imports) -> set[Path]:
+    """The files that a stage imports for an item, an empty `__init__.py` left out."""
     roots = [f"stages.{kind}", *found_by_name(kind, item)]
     modules = {m for root in roots for m in (root, *imports.find_upstream_modules(root))}
     parents = {m.rpartition(".")[0] for m in modules}
     files = {Path(*m.split(".")).with_suffix(".py") for m in modules}
     files |= {Path(*m.split("."), "__init__.py") for m in modules | parents}
-    imported = {f for f in files if (ROOT / f).is_file() and (ROOT / f).stat().st_size}
+    return {f for f in files if (ROOT / f).is_file() and (ROOT / f).stat().st_size}
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_deps_are_the_modules_that_the_stage_imports(stage, imports):
+    """Those of this item must be listed, and none that the stage imports for no item may be."""
+    kind, _, item = stage.name.partition("@")
     listed = set()
     for dep in stage.deps:
         path = Path(dep.fs_path)
         if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("src", "stages"):
             listed |= python_files(path)
-    assert listed == imported
+    assert imported(kind, item, imports) <= listed
+    items = [s.name.partition("@")[2] for s in STAGES if s.name.partition("@")[0] == kind]
+    assert listed <= set().union(*(imported(kind, i, imports) for i in items))
 
 
 def run(command: list[str], folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -118,21 +131,76 @@ def reproduced(clone) -> Path:
     return clone
 
 
+MEASURED = {
+    "classify": ("accuracy", "macro_f1", "generated_accuracy"),
+    "answer": ("exact_match", "bertscore_f1_all_minilm_l6_v2"),
+}
+
+
 @pytest.mark.slow
-def test_the_whole_pipeline_leaves_metrics_with_base_count_and_interval(reproduced):
-    metrics = reproduced / "metrics" / RECIPE
+@pytest.mark.parametrize("recipe", PARAMS.recipes)
+def test_the_whole_pipeline_leaves_metrics_with_base_count_and_interval(reproduced, recipe):
+    metrics = reproduced / "metrics" / recipe
     base, tuned = read_json(metrics / "base.json"), read_json(metrics / "tuned.json")
     assert tuned.keys() - base.keys() == {"gain"}
     assert base.keys() <= tuned.keys()
+    names = MEASURED[PARAMS.recipes[recipe].task]
+    data = PARAMS.recipes[recipe].data
+    count = read_json(reproduced / f"data/prepared/{data}/summary.json")["splits"]["test"]["n"]
     for numbers in (base, tuned):
-        assert numbers["n"] == 36
-        for name in ("accuracy", "macro_f1", "generated_accuracy"):
+        assert numbers["n"] == count
+        for name in names:
             low, high = (numbers["interval"][name][k] for k in ("low", "high"))
-            assert 0 <= low <= numbers[name] <= high <= 1
-    gain = tuned["gain"]["accuracy"]
-    assert gain["value"] == pytest.approx(tuned["accuracy"] - base["accuracy"], abs=1e-5)
+            assert -1 <= low <= numbers[name] <= high <= 1
+    assert tuned["gain"].keys() == set(names)
+    gain = tuned["gain"][names[0]]
+    assert gain["value"] == pytest.approx(tuned[names[0]] - base[names[0]], abs=1e-5)
     assert gain["low"] <= gain["value"] <= gain["high"]
-    assert (reproduced / "reports/index.html").stat().st_size > 50_000
+    page = (reproduced / "reports/index.html").read_text()
+    assert f"<code>{recipe}</code>" in page
+
+
+@pytest.mark.slow
+def test_validation_accuracy_chooses_the_adapter_and_each_improvement_is_kept(reproduced):
+    adapter = reproduced / "models/adapters/vqa_blip2"
+    kept = sorted(adapter.glob("checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
+    assert kept
+    best = (kept[-1] / "adapter_model.safetensors").read_bytes()
+    assert (adapter / "adapter_model.safetensors").read_bytes() == best
+    assert not list((reproduced / "models/adapters/emotion_llava").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_pictures_from_disk_are_answered_as_the_test_split_was(reproduced):
+    """What `tools.predict` makes of the raw files is what `evaluate` made of the prepared ones."""
+    import pandas as pd
+
+    expected = pd.read_parquet(reproduced / "metrics/vqa_blip2/predictions/tuned.parquet")
+    table = pd.DataFrame(
+        {
+            "image_name": expected["id"].str.rpartition("#")[0],
+            "question": expected["question"],
+            "answer": expected["answer"],
+        }
+    )
+    table.to_csv(reproduced / "asked.csv", index=False)
+    command = [sys.executable, "-m", "tools.predict", "asked.csv", "--recipe", "vqa_blip2"]
+    run([*command, "--images", "data/raw/abo", "--output", "answers.jsonl"], reproduced)
+    found = pd.read_json(reproduced / "answers.jsonl", lines=True, dtype=False)
+    assert found["answer"].tolist() == expected["generated"].tolist()
+    assert found["probability"].tolist() == pytest.approx(expected["probability"].tolist(), 1e-3)
+    assert found["reference"].tolist() == expected["answer"].tolist()
+
+
+@pytest.mark.slow
+def test_another_language_model_is_one_override_away(reproduced, tmp_path):
+    copy = tmp_path / "t5"
+    shutil.copytree(reproduced, copy, symlinks=True)
+    stages = experiment(copy, "recipes.vqa_blip2.base=blip2_flan_t5")
+    kinds = ["baseline", "train", "evaluate", "explain"]
+    assert sorted(stages) == sorted(["report", *(f"{kind}@vqa_blip2" for kind in kinds)])
+    config = read_json(copy / "models/adapters/vqa_blip2/adapter_config.json")
+    assert "DenseReluDense" not in config["target_modules"] and "wi_0" in config["target_modules"]
 
 
 @pytest.mark.slow

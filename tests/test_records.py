@@ -1,5 +1,6 @@
 import gc
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from src.files import write_json
 from src.media import stored
-from src.records import ROW_GROUP, Record, Region, SplitWriter, read_split
+from src.records import ROW_GROUP, Record, Region, SplitWriter, read_labels, read_split
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +23,17 @@ def write(path: Path, count: int) -> list[Record]:
     png = stored(picture, 8).png
     regions = (Region("mouth", (0.25, 0.5, 0.75, 1.0)),)
     records = [
-        Record(f"joy/{i}.png", png, "g", 9, 7, label="joy", regions=regions if i % 2 else ())
+        Record(
+            f"joy/{i}.png",
+            png,
+            *("g", 9, 7, 0.5, 0.25, 1.5, 1),
+            question="Who is it?",
+            answers=("Ann", "a girl"),
+            kind="name",
+            label="joy",
+            subgroup="child",
+            regions=regions if i % 2 else (),
+        )
         for i in range(count)
     ]
     with SplitWriter(path) as writer:
@@ -36,19 +48,26 @@ def test_a_split_comes_back_as_it_was_written(tmp_path: Path) -> None:
     split = read_split(tmp_path / "train.parquet")
     assert len(split) == count
     assert list(split.features) == [
-        *("id", "image", "question", "answer", "label", "group", "width", "height", "regions")
+        *("id", "image", "question", "answers", "kind", "label", "group", "subgroup"),
+        *("width", "height", "brightness", "contrast", "sharpness", "faces", "regions"),
     ]
     row = split[count - 2]
     image = row.pop("image")
     assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (8, 8), (10, 20, 30))
     assert row == {
         "id": f"joy/{count - 2}.png",
-        "question": None,
-        "answer": None,
+        "question": "Who is it?",
+        "answers": ["Ann", "a girl"],
+        "kind": "name",
         "label": "joy",
         "group": "g",
+        "subgroup": "child",
         "width": 9,
         "height": 7,
+        "brightness": 0.5,
+        "contrast": 0.25,
+        "sharpness": 1.5,
+        "faces": 1,
         "regions": [{"name": "mouth", "box": [0.25, 0.5, 0.75, 1.0]}],
     }
     assert split[0]["regions"] == []
@@ -69,6 +88,24 @@ def test_a_split_is_written_in_row_groups_and_the_same_twice(tmp_path: Path) -> 
     write(two, 2 * ROW_GROUP + 3)
     assert one.read_bytes() == two.read_bytes()
     assert pq.ParquetFile(one).num_row_groups == 3
+
+
+def test_a_picture_that_is_asked_about_often_is_stored_once(tmp_path: Path) -> None:
+    pixels = random.Random(1).randbytes(3 * 256 * 256)
+    Image.frombytes("RGB", (256, 256), pixels).save(tmp_path / "one.png")
+    png = (tmp_path / "one.png").read_bytes()
+    sizes = []
+    for count in (1, 20):
+        path = tmp_path / f"{count}.parquet"
+        with SplitWriter(path) as writer:
+            for i in range(count):
+                # Pictures of another kind between them, so that many are in one dictionary.
+                for image in (png, png[:-1] + bytes([count])):
+                    writer.write(Record(f"1.png#{i}", image, "g", 256, 256, 0, 0, 0, 0))
+        sizes.append(path.stat().st_size)
+    assert len(png) > 100_000
+    assert sizes[1] < 1.1 * sizes[0]
+    assert len(read_split(path)) == 40
 
 
 def test_an_empty_split_can_be_written_and_read(tmp_path: Path) -> None:
@@ -106,7 +143,22 @@ def test_records_stay_on_the_disk_until_they_are_read(tmp_path: Path) -> None:
     assert [Path(file["filename"]).suffix for file in split.cache_files] == [".arrow"]
 
 
-@pytest.mark.parametrize("module", ["records", "media", "prepare", "readers.labelled_images"])
+def test_a_data_set_of_questions_has_no_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, labels in (("faces", ["joy"]), ("products", None)):
+        write_json(Path("data/prepared", name, "summary.json"), {"labels": labels})
+        assert read_labels(name) == labels
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("records", "media", "prepare", "readers.labelled_images", "readers.abo"),
+        "readers.vqa_csv",
+    ],
+)
 def test_reading_records_imports_no_torch(module: str) -> None:
     code = f"import sys, src.{module}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -56,10 +56,12 @@ def test_a_base_of_the_hub_is_pinned_and_loads_by_the_lines_that_load_the_small_
     assert read_json(workspace / "metrics/base/qwen2_vl.json")["parameters"] > 100_000
     load = (
         "from pathlib import Path; from src import config, models; p = config.load(); "
-        "base = Path('models/base/qwen2_vl'); models.load_processor(base); "
-        "print(models.load_base(base, p.recipes['emotion_qwen2vl']).num_parameters())"
+        "base = Path('models/base/qwen2_vl'); recipe = p.recipes['emotion_qwen2vl']; "
+        "models.load_processor(base, recipe); models.load_base(base, recipe)"
     )
-    # Without the server: what training loads is what the build stage brought.
+    assert not [r for r in hub.requests if r.startswith("GET") and "safetensors" in r]
+    brought = python(workspace, "-c", load, endpoint=hub.url)
+    assert brought.returncode == 0, brought.stderr
     loaded = python(workspace, "-c", load, endpoint="http://127.0.0.1:9", offline=True)
     assert loaded.returncode == 0, loaded.stderr
 

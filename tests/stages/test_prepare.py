@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +17,13 @@ from PIL import Image, ImageOps
 from src import media, schema
 from src.decoding import decoded
 from src.drawing.faces import draw, random_face
+from src.drawing.products import write as write_products
 from src.errors import UserError
 from src.files import read_json, write_json
-from src.prepare import prepare
-from src.records import SPLITS, read_split
+from src.prepare import prepare, sample
+from src.readers import abo
+from src.records import SPLITS, Raw, read_split
+from src.splits import assign
 from stages.prepare import main
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +186,27 @@ def test_a_named_group_stays_together(tmp_path: Path, data: schema.Data, drawn: 
     assert sum(map(len, sides)) == len(set.union(*sides)) == 25
 
 
+def test_a_publishers_split_that_is_not_trusted_is_made_anew(
+    tmp_path: Path, data: schema.Data, drawn: list
+) -> None:
+    raw = publish(tmp_path / "raw", drawn[:90], 40)
+    for i in range(0, 40, 4):
+        shutil.copy(raw / f"Test/{drawn[i][0]}/{i}.jpg", raw / f"Train/{drawn[i][0]}/{i}-same.jpg")
+    anew = data.model_copy(update={"publisher_splits": False})
+    out = run(anew, raw, tmp_path / "out")
+    splits, summary = rows(out), read_json(out / "summary.json")
+    # 9 copies, 6 mirrored, 5 of another label and the 10 identical ones are all used.
+    assert rejected(out) == {}
+    assert sum(len(splits[s]) for s in SPLITS) == 90 + 9 + 6 + 5 + 10
+    assert summary["publisher_test"] is False
+    assert summary["near_duplicates"]["dropped_from_train"] == 0
+    assert summary["near_duplicates"]["pictures"] > 30
+    sides = [{number(r["id"]) for r in splits[s]} for s in SPLITS]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 90
+    folders = {r["id"].partition("/")[0] for r in splits["test"]}
+    assert folders == {"Train", "Test"}
+
+
 def test_two_runs_write_the_same_bytes_whatever_the_cores(
     tmp_path: Path, data: schema.Data, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +295,131 @@ def test_a_listed_twice_picture_is_used_once(
     assert rejected(out) == {"0.png": "listed twice: as Natural, Fear"}
 
 
+def test_the_quality_of_each_picture_is_in_its_record(
+    tmp_path: Path, data: schema.Data, drawn: list
+) -> None:
+    raw = publish(tmp_path / "raw", drawn[:90], 0)
+    for split, records in rows(run(data, raw, tmp_path / "out")).items():
+        for row in records[:5]:
+            expected = media.stored(raw / row["id"], 56).quality
+            assert {k: row[k] for k in vars(expected)} == pytest.approx(vars(expected)), split
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn products, of which the first two bear one picture and the third none."""
+    folder = tmp_path_factory.mktemp("products") / "raw"
+    source = schema.Drawn(drawing="products", train=100, test=20, size=64)
+    write_products(source, folder, seed=4)
+    pictures = sorted(folder.rglob("*.jpg"))
+    shutil.copy(pictures[0], pictures[1])
+    pictures[2].write_bytes(b"no picture")
+    write_json(folder / "_source.json", {"source": "drawn"})
+    return folder
+
+
+@pytest.fixture
+def asked(data: schema.Data) -> schema.Data:
+    update = {"name": "abo", "reader": "abo", "labels": None, "near_duplicate_distance": 0}
+    return data.model_copy(update=update)
+
+
+def test_no_product_lies_on_two_sides(tmp_path: Path, asked: schema.Data, products: Path) -> None:
+    out = run(asked, products, tmp_path / "out")
+    splits = rows(out)
+    same, other = ([p.stem for p in sorted(products.rglob("*.jpg"))][i] for i in (0, 1))
+    sides = {}
+    for split in SPLITS:
+        for row in splits[split]:
+            stem = number(row["id"].partition("#")[0])
+            sides.setdefault(other if stem == same else stem, set()).add(split)
+    assert {len(side) for side in sides.values()} == {1}
+    assert len(sides) == 118
+    summary = read_json(out / "summary.json")
+    assert summary["near_duplicates"] == {"groups": 1, "pictures": 2, "dropped_from_train": 0}
+    groups = {s: len({r["group"] for r in splits[s]}) for s in SPLITS}
+    assert {s: summary["splits"][s]["groups"] for s in SPLITS} == groups
+    assert sum(groups.values()) == 118
+    # Every kind keeps its share on every side.
+    shares = [
+        {k: n / summary["splits"][s]["n"] for k, n in summary["splits"][s]["kinds"].items()}
+        for s in SPLITS
+    ]
+    assert shares[1] == pytest.approx(shares[0], abs=0.05)
+    assert shares[2] == pytest.approx(shares[0], abs=0.05)
+
+
+def test_a_rare_kind_of_question_is_spread_over_the_splits(asked: schema.Data) -> None:
+    kinds = ["color"] * 180 + ["count"] * 20
+    raws = [Raw(f"{i}#{kind}", Path(f"{i}"), kind=kind) for i, kind in enumerate(kinds)]
+    for seed in range(5):
+        splits, leaks = assign(asked, seed, raws, np.arange(200))
+        rare = Counter(s for raw, s in zip(raws, splits, strict=True) if raw.kind == "count")
+        assert (rare["test"], leaks) == (4, {})
+        assert 3 <= rare["validation"] <= 4
+
+
+def test_a_picture_with_many_questions_is_decoded_and_rejected_once(
+    tmp_path: Path, asked: schema.Data, products: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+
+    def listening(paths: list[Path], decode: object) -> Iterator[media.Stored | str]:
+        files.extend(paths)
+        return decoded(paths, decode)
+
+    monkeypatch.setattr("src.prepare.decoded", listening)
+    out = run(asked, products, tmp_path / "out")
+    assert len(files) == len(set(files)) == 120
+    pictures = sorted(products.rglob("*.jpg"))
+    broken = pictures[2].relative_to(products).as_posix()
+    assert rejected(out) == {broken: "not a picture"}
+    records = [row for split in rows(out).values() for row in split]
+    expected = {}
+    for row in records:
+        path = row["id"].partition("#")[0]
+        png = expected.setdefault(path, media.stored(products / path, 56).png)
+        assert row["image"]["bytes"] == png
+    assert len(expected) == 119
+    assert len(records) > 550
+
+
+def test_questions_and_answers_reach_the_records(
+    tmp_path: Path, asked: schema.Data, products: Path
+) -> None:
+    out = run(asked, products, tmp_path / "out")
+    read = {raw.id: raw for raw in abo.read(products, asked)}
+    counts: dict[str, Counter] = {}
+    for records in rows(out).values():
+        for row in records:
+            raw = read[row["id"]]
+            for key in ("question", "kind", "label", "subgroup"):
+                assert row[key] == getattr(raw, key)
+            assert tuple(row["answers"]) == raw.answers
+            counts.setdefault(raw.kind, Counter())[raw.answers[0]] += 1
+    summary = read_json(out / "summary.json")
+    assert summary["labels"] is None
+    assert not any("labels" in summary["splits"][s] for s in SPLITS)
+    assert summary["label_conflicts"] == 0
+    for kind, found in counts.items():
+        balance = summary["answers"][kind]
+        assert balance["most_frequent"] == found
+        assert list(balance["most_frequent"].values()) == sorted(found.values(), reverse=True)
+        assert balance["distinct"] == len(found)
+        assert balance["majority"] == pytest.approx(max(found.values()) / found.total(), abs=1e-4)
+        assert found.total() == sum(summary["splits"][s]["kinds"].get(kind, 0) for s in SPLITS)
+    assert set(summary["answers"]) == set(counts)
+
+
+def test_a_data_set_of_labels_has_no_answers(
+    tmp_path: Path, data: schema.Data, drawn: list
+) -> None:
+    out = run(data, publish(tmp_path / "raw", drawn[:90], 0), tmp_path / "out")
+    summary = read_json(out / "summary.json")
+    assert summary["answers"] is None
+    assert set(summary["splits"]["train"]) == {"n", "groups", "labels"}
+
+
 def test_too_few_pictures_are_one_clear_error(
     tmp_path: Path, data: schema.Data, drawn: list
 ) -> None:
@@ -312,3 +463,14 @@ def test_the_stage_writes_all_or_nothing(
         main("autism_faces")
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert [p.name for p in out.parent.iterdir()] == ["autism_faces"]
+
+
+def test_a_limit_draws_pictures_by_the_seed_and_keeps_all_their_questions(tmp_path: Path) -> None:
+    paths = [Path(f"{i}.jpg") for i in range(50)]
+    raws = [Raw(f"{p}#{k}", p, question="Which?", answers=("one",)) for p in paths for k in "ab"]
+    kept = sample(raws, 10, 1)
+    assert len(kept) == 20
+    assert len({raw.path for raw in kept}) == 10
+    assert kept == sample(raws, 10, 1) != sample(raws, 10, 2)
+    assert [r for r in raws if r in kept] == kept
+    assert sample(raws, None, 1) == sample(raws, 50, 1) == raws

@@ -182,14 +182,15 @@ def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
     """
     model = load_base(base, recipe)
     try:
-        # PEFT warns of weights that find no place, and goes on without them.
         config = PeftConfig.from_pretrained(str(adapter))
         weights = load_peft_weights(str(adapter), device="cpu")
-        tuned = get_peft_model(model, config)
-        result = set_peft_model_state_dict(tuned, weights)
-    except (OSError, HTTPError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
+    try:
+        # PEFT's own loading only warns of weights that find no place.
+        tuned = get_peft_model(model, config)
+        result = set_peft_model_state_dict(tuned, weights)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{adapter}: does not fit {base}: {_reason(error)}") from None
     missing = [name for name in result.missing_keys if "lora_" in name]

@@ -85,7 +85,7 @@ class Architecture:
         model = add_lora(self.load(), self.recipe.lora)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
+                torch.nn.init.normal_(parameter, std=0.3)
         return model
 
 

@@ -193,6 +193,18 @@ def test_pictures_from_disk_are_answered_as_the_test_split_was(reproduced):
 
 
 @pytest.mark.slow
+def test_the_lines_of_the_readme_load_a_model_and_ask_it(reproduced, tmp_path):
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert len(lines.splitlines()) == 3
+    face = next((reproduced / "data/raw/fer/test").glob("*/*.png"))
+    (tmp_path / "face.png").write_bytes(face.read_bytes())
+    code = lines.replace("face.png", str(tmp_path / "face.png"))
+    said = run([sys.executable, "-c", code], reproduced).stdout
+    assert "probability" in said
+    assert any(label in said for label in PARAMS.data["fer"].labels)
+
+
+@pytest.mark.slow
 def test_another_language_model_is_one_override_away(reproduced, tmp_path):
     copy = tmp_path / "t5"
     shutil.copytree(reproduced, copy, symlinks=True)

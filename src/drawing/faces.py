@@ -16,8 +16,20 @@ from src.schema import Drawn
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 
+# Where a head is dark and light: what is added to its light around a place on it and on its mirror
+# image, with the spread there. A detector of faces looks for dark eyes between light cheeks and
+# nose. Places are shares of the head's radius, from its middle to the right and down.
+SHADES = {
+    "eye sockets": (-0.5, (0.36, -0.22), (0.33, 0.14)),
+    "bridge of the nose": (0.18, (0, -0.05), (0.1, 0.3)),
+    "cheeks": (0.25, (0.4, 0.18), (0.22, 0.18)),
+    "nostrils": (-0.25, (0, 0.18), (0.17, 0.06)),
+}
+WIDTH, HEIGHT = 0.92, 1.05  # of the head in shares of its radius
+FEATURES = 0.82  # the disc that eyes, brows and mouth are laid out on, likewise
+HAIR = 0.35  # its light as a share of the skin's
 # Thick strokes and pastel skin, because a model of this size learns nothing from thin or loud ones.
-STROKE = 0.11
+STROKE = 0.11 / FEATURES  # of brows and mouth, as a share of that disc
 COLOURS: dict[str, Colour] = {
     "red": (240, 130, 120),
     "green": (140, 215, 140),
@@ -29,7 +41,6 @@ COLOURS: dict[str, Colour] = {
     "gray": (170, 170, 170),
 }
 INK = (25, 20, 20)
-WHITE = (250, 250, 250)  # of the eyes
 MOUTHS = ("smiling", "frowning", "flat", "round", "zigzag")
 BROWS = ("level", "raised", "steep", "slanted")
 EYES = ("wide", "normal", "narrow")
@@ -130,24 +141,49 @@ def write_regions(top: Path, rows: Iterable[tuple[str | float, ...]]) -> None:
         csv.writer(file).writerows([("image", "name", "x0", "y0", "x1", "y1"), *rows])
 
 
-def draw(rng: random.Random, face: Face, size: int) -> tuple[Image.Image, dict[str, Box]]:
-    """Draw a face of `size` by `size` pixels.
+def draw(
+    rng: random.Random,
+    face: Face,
+    size: int,
+    skins: Mapping[str, Colour] = COLOURS,
+    backgrounds: Mapping[str, Colour] = COLOURS,
+) -> tuple[Image.Image, dict[str, Box]]:
+    """Draw a face of `size` by `size` pixels, in the colours that its words stand for.
 
     Returns:
         The picture, and the boxes of its parts as x0, y0, x1, y1 in shares of its side.
     """
     side = 2 * size
-    tone = jitter(rng, COLOURS[face.background])
-    picture = background(rng, tone, side)
+    tone = jitter(rng, backgrounds[face.background])
+    picture = _background(rng, tone, side)
     x, y = (side * rng.uniform(0.46, 0.54) for _ in "xy")
     radius = side * rng.uniform(0.38, 0.46)
+    skin = jitter(rng, skins[face.skin])
+    _head(picture, x, y, radius, skin)
+    ink = jitter(rng, INK)
     pen = ImageDraw.Draw(picture)
-    boxes = _features(rng, pen, face, x, y, radius)
-    picture, boxes = tilt(picture, boxes, x, y, rng.uniform(-7, 7), tone)
-    return photograph(rng, picture.resize((size, size), Image.Resampling.BILINEAR)), boxes
+    boxes = _parts(rng, pen, face, x, y + 0.1 * radius, FEATURES * radius, ink, skin)
+    picture, boxes = _tilt(picture, boxes, x, y, rng.uniform(-7, 7), tone)
+    return _photograph(rng, picture.resize((size, size), Image.Resampling.BILINEAR)), boxes
 
 
-def tilt(
+def _head(picture: Image.Image, x: float, y: float, radius: float, skin: Colour) -> None:
+    """Draw a head with hair, its shape seen by light and shade."""
+    rows, columns = np.mgrid[0 : picture.height, 0 : picture.width]
+    right, down = (columns - x) / radius, (rows - y) / radius
+    light = 1 - 0.3 * (right / WIDTH) ** 2 - 0.4 * np.clip((down - 0.8) / 0.2, 0, 1)
+    for add, place, spread in SHADES.values():
+        distances = (np.abs(right) - place[0]) / spread[0], (down - place[1]) / spread[1]
+        light += add * np.exp(-np.square(distances).sum(axis=0))
+    light[down < 0.25 * right**2 - 0.68] = HAIR
+    head = Image.fromarray(np.clip(light[..., None] * skin, 0, 255).astype(np.uint8))
+    outline = Image.new("L", picture.size)
+    width, height = WIDTH * radius, HEIGHT * radius
+    ImageDraw.Draw(outline).ellipse((x - width, y - height, x + width, y + height), fill=255)
+    picture.paste(head, mask=outline)
+
+
+def _tilt(
     picture: Image.Image, boxes: Mapping[str, Box], x: float, y: float, degrees: float, fill: Colour
 ) -> tuple[Image.Image, dict[str, Box]]:
     """Turn a square picture around a point; the boxes come out in shares of its side."""
@@ -163,7 +199,7 @@ def jitter(rng: random.Random, colour: Colour, by: float = 12) -> Colour:
     return tuple(int(min(255, max(0, v + rng.uniform(-by, by)))) for v in colour)
 
 
-def background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
+def _background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
     """A plain background with a soft gradient in a random direction."""
     towards = rng.uniform(0, 2 * math.pi)
     ys, xs = np.mgrid[0:side, 0:side] / side - 0.5
@@ -172,17 +208,7 @@ def background(rng: random.Random, colour: Colour, side: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def _features(
-    rng: random.Random, pen: ImageDraw.ImageDraw, face: Face, x: float, y: float, radius: float
-) -> dict[str, Box]:
-    ink = jitter(rng, INK)
-    skin = jitter(rng, COLOURS[face.skin])
-    height = radius * rng.uniform(1.0, 1.1)
-    pen.ellipse((x - radius, y - height, x + radius, y + height), fill=skin, outline=ink, width=2)
-    return parts(rng, pen, face, x, y, radius, ink)
-
-
-def parts(
+def _parts(
     rng: random.Random,
     pen: ImageDraw.ImageDraw,
     face: Face,
@@ -190,24 +216,20 @@ def parts(
     y: float,
     radius: float,
     ink: Colour,
-    white: Colour = WHITE,
-    thickness: float = STROKE,
+    white: Colour,
 ) -> dict[str, Box]:
-    """Draw eyes, brows, glasses and mouth; their boxes in pixels.
-
-    `radius` is the face's in pixels, `thickness` that of brow and mouth strokes as its share.
-    """
+    """Draw eyes, brows, glasses and mouth on a disc of `radius` pixels; their boxes in pixels."""
     apart, eye_y = radius * rng.uniform(0.36, 0.44), y - radius * rng.uniform(0.18, 0.26)
     tall = {"wide": 0.25, "normal": 0.14, "narrow": 0.055}[face.eyes] * rng.uniform(0.9, 1.1)
     boxes = {}
     for name, sign in (("left", -1), ("right", 1)):
         eye_x = x + sign * apart
         boxes[f"{name} eye"] = _eye(pen, eye_x, eye_y, radius, tall, ink, white)
-        boxes[f"{name} brow"] = _brow(rng, pen, face, eye_x, eye_y, radius, sign, ink, thickness)
+        boxes[f"{name} brow"] = _brow(rng, pen, face, eye_x, eye_y, radius, sign, ink)
     if face.glasses:
         _glasses(pen, x, apart, eye_y, radius, ink)
     mouth_y = y + radius * rng.uniform(0.42, 0.5)
-    boxes["mouth"] = _mouth(rng, pen, face.mouth, x, mouth_y, radius, ink, thickness)
+    boxes["mouth"] = _mouth(rng, pen, face.mouth, x, mouth_y, radius, ink)
     return boxes
 
 
@@ -237,10 +259,9 @@ def _brow(
     radius: float,
     sign: int,
     ink: Colour,
-    thickness: float,
 ) -> Box:
     y = eye_y - radius * (0.47 if face.brows == "raised" else 0.33)
-    length, width = radius * 0.27, max(2, int(radius * thickness))
+    length, width = radius * 0.27, max(2, int(radius * STROKE))
     slope = {"steep": 0.17, "slanted": -0.17}.get(face.brows, 0) * radius * rng.uniform(0.85, 1.15)
     inner, outer = x - sign * length, x + sign * length
     pen.line((inner, y + slope, outer, y - slope), fill=ink, width=width)
@@ -265,10 +286,9 @@ def _mouth(
     y: float,
     radius: float,
     ink: Colour,
-    thickness: float,
 ) -> Box:
     width, height = radius * rng.uniform(0.42, 0.52), radius * rng.uniform(0.24, 0.32)
-    stroke = max(2, int(radius * thickness))
+    stroke = max(2, int(radius * STROKE))
     left, right = x - width, x + width
     if mouth == "smiling":
         pen.arc((left, y - 2 * height, right, y + height), 20, 160, fill=ink, width=stroke)
@@ -302,7 +322,7 @@ def _rotate(box: Box, x: float, y: float, degrees: float) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def photograph(rng: random.Random, picture: Image.Image) -> Image.Image:
+def _photograph(rng: random.Random, picture: Image.Image) -> Image.Image:
     """Blur, light and sensor noise; one picture in ten is grey."""
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7)))

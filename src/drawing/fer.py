@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from src.drawing import Lesson, faces
@@ -48,20 +47,6 @@ BACKGROUNDS: dict[str, Colour] = {"light": (215,) * 3, "dark": (70,) * 3}
 # One picture in so many is a copy of a training picture, or shows no face that could be judged.
 COPIES, FAULTS = 50, 33
 LIGHTER = 4  # one copy in so many is also lighter
-
-# Where a head is dark and light: what is added to its light around a place on it and on its mirror
-# image, with the spread there. A cascade looks for dark eyes between light cheeks and nose.
-# Places are shares of the head's radius, from its middle to the right and down.
-SHADES = {
-    "eye sockets": (-0.5, (0.36, -0.22), (0.33, 0.14)),
-    "bridge of the nose": (0.18, (0, -0.05), (0.1, 0.3)),
-    "cheeks": (0.25, (0.4, 0.18), (0.22, 0.18)),
-    "nostrils": (-0.25, (0, 0.18), (0.17, 0.06)),
-}
-WIDTH, HEIGHT = 0.92, 1.05  # of the head in shares of its radius
-FEATURES = 0.82  # the disc that eyes, brows and mouth are laid out on, likewise
-HAIR = 0.35  # its light as a share of the skin's
-
 
 Example = tuple[Image.Image, dict[str, Box]]
 
@@ -112,49 +97,13 @@ def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
 
 
 def draw(rng: random.Random, face: Face, size: int) -> Example:
-    """Draw a face of `size` by `size` pixels.
+    """Draw a face of `size` by `size` pixels, as `faces.draw` does.
 
     Returns:
         The grey picture, and the boxes of its parts as x0, y0, x1, y1 in shares of its side.
     """
-    side = 2 * size
-    tone = faces.jitter(rng, BACKGROUNDS[face.background])
-    picture = faces.background(rng, tone, side)
-    x, y = (side * rng.uniform(0.48, 0.52) for _ in "xy")
-    radius = side * rng.uniform(0.39, 0.44)
-    skin = faces.jitter(rng, SKINS[face.skin])
-    _head(picture, x, y, radius, skin)
-    ink = faces.jitter(rng, faces.INK)
-    boxes = faces.parts(
-        rng,
-        ImageDraw.Draw(picture),
-        face,
-        x,
-        y + 0.1 * radius,
-        FEATURES * radius,
-        ink,
-        white=skin,
-        thickness=faces.STROKE / FEATURES,
-    )
-    picture, boxes = faces.tilt(picture, boxes, x, y, rng.uniform(-7, 7), tone)
-    picture = faces.photograph(rng, picture.resize((size, size), Image.Resampling.BILINEAR))
+    picture, boxes = faces.draw(rng, face, size, SKINS, BACKGROUNDS)
     return picture.convert("L"), boxes
-
-
-def _head(picture: Image.Image, x: float, y: float, radius: float, skin: Colour) -> None:
-    """Draw a head with hair, its shape seen by light and shade."""
-    rows, columns = np.mgrid[0 : picture.height, 0 : picture.width]
-    right, down = (columns - x) / radius, (rows - y) / radius
-    light = 1 - 0.3 * (right / WIDTH) ** 2 - 0.4 * np.clip((down - 0.8) / 0.2, 0, 1)
-    for add, place, spread in SHADES.values():
-        distances = (np.abs(right) - place[0]) / spread[0], (down - place[1]) / spread[1]
-        light += add * np.exp(-np.square(distances).sum(axis=0))
-    light[down < 0.25 * right**2 - 0.68] = HAIR
-    head = Image.fromarray(np.clip(light[..., None] * skin, 0, 255).astype(np.uint8))
-    outline = Image.new("L", picture.size)
-    width, height = WIDTH * radius, HEIGHT * radius
-    ImageDraw.Draw(outline).ellipse((x - width, y - height, x + width, y + height), fill=255)
-    picture.paste(head, mask=outline)
 
 
 def _emotions(rng: random.Random, count: int) -> list[str]:

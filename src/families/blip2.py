@@ -25,6 +25,9 @@ from src.families.common import after_prefix, normalised, square_maps
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
+# transformers keeps them so beside fp16 alone; in bf16 too the published weights lose nothing.
+Blip2ForConditionalGeneration._keep_in_fp32_modules_strict = ["query_tokens", "qformer"]
+
 UNQUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
 # Activations of its language models pass the range of fp16.
 UNSAFE = ("fp16",)

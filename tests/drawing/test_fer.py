@@ -148,7 +148,7 @@ def test_every_look_of_a_part_is_told_apart_at_48_pixels(part):
     def average(look: str, seed: int) -> np.ndarray:
         rng = random.Random(seed)
         face = faces.Face(**plain | {part: look}, skin="light", background="dark", glasses=False)
-        return np.mean([np.asarray(fer.draw(rng, face, 48)[0], float) for _ in range(60)], axis=0)
+        return np.mean([np.asarray(fer.draw(rng, face, 48)[0], float) for _ in range(240)], axis=0)
 
     one = {look: average(look, 1) for look in looks}
     for look in looks:

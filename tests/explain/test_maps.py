@@ -36,7 +36,7 @@ def test_the_explained_number_is_the_score_of_the_answer(
     with torch.no_grad():
         likelihood = explained(explained.pixels())[:, 0]
     expected = [found[0, 3], found[1, 2], found[2, 0]]
-    np.testing.assert_allclose(likelihood, expected, atol=1e-4)
+    np.testing.assert_allclose(likelihood, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):

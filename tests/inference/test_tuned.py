@@ -78,9 +78,8 @@ def test_a_batch_size_changes_no_answer(here, architecture, tmp_path):
     one = predict(architecture, tmp_path / "one.jsonl", batch_size=1)
     many = predict(architecture, tmp_path / "many.jsonl", batch_size=4)
     assert list(one["answer"]) == list(many["answer"])
-    assert one["probability"].to_numpy() == pytest.approx(
-        many["probability"].to_numpy(), nan_ok=True
-    )
+    found, expected = (table["probability"].to_numpy() for table in (many, one))
+    assert found == pytest.approx(expected, rel=1e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

@@ -120,7 +120,13 @@ def test_a_json_list_names_images_and_labels(tmp_path: Path, data: Data) -> None
     rows = [
         {"image": "images/0.jpg", "label": "joy"},
         {"image_path": "images/1.jpg", "emotion": "FEAR", "split": "Test"},
-        {"path": "images\\2.jpg", "label": "Natural", "split": "val", "group": 7},
+        {
+            "path": "images\\2.jpg",
+            "label": "Natural",
+            "split": "val",
+            "group": 7,
+            "subgroup": "girls",
+        },
         {"image": "./images/../images/3.jpg", "label": "Joy", "split": None},
     ]
     write_list(tmp_path / "set/labels.json", rows)
@@ -131,6 +137,7 @@ def test_a_json_list_names_images_and_labels(tmp_path: Path, data: Data) -> None
         ("set/images/3.jpg", "Joy", None),
     }
     assert {r.group for r in read(tmp_path, data)} == {None, "7"}
+    assert {r.subgroup for r in read(tmp_path, data)} == {None, "girls"}
 
 
 def test_a_list_may_be_named_after_its_split(tmp_path: Path, data: Data) -> None:

@@ -28,8 +28,8 @@ def params() -> Params:
     data = given.data[recipe.data]
     recipes = {
         CLASSES: recipe,
-        TEXTS: recipe.model_copy(update={"name": TEXTS, "data": "pages"}),
-        ANSWERS: recipe.model_copy(update={"name": ANSWERS, "data": "products"}),
+        TEXTS: recipe.model_copy(update={"name": TEXTS, "data": "pages", "task": "describe"}),
+        ANSWERS: recipe.model_copy(update={"name": ANSWERS, "data": "products", "task": "answer"}),
     }
     others = {n: data.model_copy(update={"name": n, "labels": None}) for n in ("pages", "products")}
     return given.model_copy(update={"recipes": recipes, "data": {recipe.data: data} | others})
@@ -38,13 +38,12 @@ def params() -> Params:
 def write_tree(root: Path, params: Params) -> None:
     """Write every input of the report for the recipes of `params` under `root`."""
     for recipe in params.recipes.values():
-        with_classes = recipe.name == CLASSES
-        _write_data(root / "data/prepared" / recipe.data, with_classes)
+        with_classes = recipe.task == "classify"
+        _write_data(root / "data/prepared" / recipe.data, recipe.task)
         folder = root / "metrics" / recipe.name
         (folder / "predictions").mkdir(parents=True)
         _loss(folder / "loss.csv")
-        writers = {CLASSES: _write_classes, TEXTS: _write_texts, ANSWERS: _write_answers}
-        writers[recipe.name](folder)
+        WRITERS[recipe.task](folder)
         if with_classes:
             _write_heatmaps(root, recipe.name)
         attributes = {"mouth": 0.97, "brows": 0.91, "eyes": 0.8, "skin": 1.0}
@@ -66,8 +65,9 @@ def face(label: int, seed: int) -> bytes:
     return file.getvalue()
 
 
-def _write_data(folder: Path, with_classes: bool) -> None:
+def _write_data(folder: Path, task: str) -> None:
     folder.mkdir(parents=True)
+    with_classes = task == "classify"
     sizes = {"train": 1620, "validation": 180, "test": N}
     splits = {
         s: {"n": n} | ({"labels": dict.fromkeys(LABELS, n // 6)} if with_classes else {})
@@ -84,7 +84,7 @@ def _write_data(folder: Path, with_classes: bool) -> None:
         "licence": "unknown (see the Kaggle page)",
         "source": {"source": "drawn", "drawing": "faces", "files": 2160},
     }
-    if folder.name == "products":
+    if task == "answer":
         for split in splits.values():
             split["kinds"] = {"color": split["n"] - 30, "yes_no": 30}
         summary["answers"] = {
@@ -280,6 +280,9 @@ def _write_heatmaps(root: Path, recipe: str) -> None:
         predicted = LABELS[i % 6] if right else LABELS[(i + 1) % 6]
         entries.append(entry | {"predicted": predicted, "correct": right} | names)
     _json(folder / "gallery.json", entries)
+
+
+WRITERS = {"classify": _write_classes, "describe": _write_texts, "answer": _write_answers}
 
 
 def _json(path: Path, values: object) -> None:

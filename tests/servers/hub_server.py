@@ -49,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == f"{info}/tree/{hub.commit}":
             entry = {"type": "file", "oid": "0" * 40}
             return self._json([entry | {"path": n, "size": s} for n, s in sizes.items()])
+        if path.startswith(f"{info}/tree/{hub.commit}/"):
+            return self._error(404, "EntryNotFound")
         prefix = f"/{hub.repo}/resolve/{hub.commit}/"
         if path.startswith(prefix):
             file = hub.folder / path.removeprefix(prefix)

@@ -119,7 +119,7 @@ def test_the_log_holds_training_and_validation_losses(
 
 def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, tmp_path):
     harmful = settings.model_copy(
-        update={"learning_rate": 3.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}
+        update={"learning_rate": 10.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}
     )
     model = adapter(base, recipe)
     log = trainer.train(model, collator, records, records, harmful, tmp_path, seed=1)
@@ -135,8 +135,11 @@ def test_the_measured_accuracy_is_that_of_greedy_decoding(
 ):
     model = adapter(architecture.base, architecture.recipe)
     collator = architecture.collator(questions, answers=True)
+    # Most of them the same, which is soon learnt.
+    joyful = [r | {"label": "Joy" if i < 9 else r["label"]} for i, r in enumerate(records)]
+    records = Dataset.from_list(joyful, features=records.features)
     longer = settings.model_copy(
-        update={"epochs": 12.0, "evaluations": 4, "select_by": "accuracy", "learning_rate": 0.005}
+        update={"epochs": 20.0, "evaluations": 4, "select_by": "accuracy", "learning_rate": 0.02}
     )
     log = trainer.train(model, collator, records, records, longer, tmp_path, seed=1)
     measured = [entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry]
@@ -144,7 +147,7 @@ def test_the_measured_accuracy_is_that_of_greedy_decoding(
     texts, _ = generate(model.eval(), prompts, records, max_new_tokens=8, batch_size=4)
     right = sum(t == r["label"] for t, r in zip(texts, records, strict=True)) / len(records)
     assert right == pytest.approx(max(measured))
-    assert right > 0, "a model that is never right tests nothing"
+    assert 0 < right < 1, "a model that is never right or never wrong tests nothing"
 
 
 def test_by_accuracy_each_improvement_leaves_a_checkpoint_and_nothing_else_does(

@@ -11,21 +11,34 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("metric", "words"),
+    ("recipe", "metric", "words", "guess"),
     [
-        ("accuracy", "accuracy by label scoring"),
-        ("generated_accuracy", "accuracy of the generated word"),
+        ("emotion_qwen2vl", "accuracy", "accuracy by label scoring", "chance"),
+        ("emotion_qwen2vl", "generated_accuracy", "accuracy of the generated word", "chance"),
+        ("emotion_llava", "accuracy", "accuracy by label scoring", "chance"),
+        ("emotion_llava", "generated_accuracy", "accuracy of the generated word", "chance"),
+        ("vqa_blip2", "exact_match", "exact match", "majority"),
     ],
 )
-def test_the_table_shows_the_numbers_of_the_last_run(metric, words):
-    metrics = ROOT / "metrics/emotion_qwen2vl"
+def test_the_table_shows_the_numbers_of_the_last_run(recipe, metric, words, guess):
+    metrics = ROOT / "metrics" / recipe
     base, tuned = read_json(metrics / "base.json"), read_json(metrics / "tuned.json")
     value, low, high = (100 * tuned["gain"][metric][k] for k in ("value", "low", "high"))
     row = (
-        f"| `emotion_qwen2vl`, {words} | {tuned['n']} | {base[metric]:.1%} | {tuned[metric]:.1%} "
-        f"| {value:+.1f} points ({low:.1f} to {high:.1f}) | {tuned['chance']:.1%} |"
+        f"| `{recipe}`, {words} | {tuned['n']} | {base[metric]:.1%} | {tuned[metric]:.1%} "
+        f"| {value:+.1f} points ({low:.1f} to {high:.1f}) | {tuned[guess]:.1%} |"
     )
     assert row.replace("%", " %") in README
+
+
+def test_the_table_shows_bertscore_with_its_model():
+    metrics, metric = ROOT / "metrics/vqa_blip2", "bertscore_f1_all_minilm_l6_v2"
+    base, tuned = read_json(metrics / "base.json"), read_json(metrics / "tuned.json")
+    gain = tuned["gain"][metric]
+    assert (
+        f"| `vqa_blip2`, BERTScore F1 of all-MiniLM-L6-v2 | {tuned['n']} | {base[metric]:.3f} "
+        f"| {tuned[metric]:.3f} | {gain['value']:+.3f} ({gain['low']:.3f} to {gain['high']:.3f}) |"
+    ) in README
 
 
 def test_every_path_that_it_names_is_there():

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-from PIL import Image
 from torch import nn
 from transformers import (
     Blip2Config,
@@ -21,7 +20,7 @@ from transformers import (
 )
 
 from src.errors import UserError
-from src.families.common import after_prefix, normalised, square_maps
+from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
@@ -32,6 +31,8 @@ UNQUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
 # Activations of its language models pass the range of fp16.
 UNSAFE = ("fp16",)
 LEAD = "Answer:"
+answer = common.after_a_space
+pixels, visual_inputs, cam_maps = common.pixels, common.visual_inputs, common.cam_maps
 
 PATCH = 14
 END, PAD, UNKNOWN, IMAGE = "</s>", "<pad>", "<unk>", "<image>"
@@ -53,21 +54,6 @@ def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
     return f"{system + ' ' if system else ''}Question: {question} {LEAD}"
 
 
-def answer(text: str) -> str:
-    """A space parts the answer from `Answer:`."""
-    return f" {text}"
-
-
-def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
-    """Pictures normalised as the processor does: (batch, 3, height, width)."""
-    return normalised(processor, images)
-
-
-def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
-    return {"pixel_values": pixels}
-
-
 def answer_logits(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
@@ -78,7 +64,7 @@ def answer_logits(
     if model.config.is_encoder_decoder:
         return _decoder_logits(model, inputs, tokens)
     # OPT counts positions from the mask itself, and reads on without the picture.
-    return after_prefix(model, model.language_model, inputs, tokens, real, lambda *_: {})
+    return common.after_prefix(model, model.language_model, inputs, tokens, real, lambda *_: {})
 
 
 def _decoder_logits(
@@ -106,13 +92,6 @@ def vision(model: PreTrainedModel) -> nn.Module:
 def cam_layer(model: PreTrainedModel) -> nn.Module:
     """The last block of the vision tower: the Q-Former's maps are at chance."""
     return vision(model).encoder.layers[-1]
-
-
-def cam_maps(
-    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """Activations (batch, tokens, channels) as (batch, channels, rows, columns)."""
-    return square_maps(activations)
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What several families share."""
+"""What several families share; those that need no more import it under the names they must have."""
 
 import math
 from collections.abc import Callable
@@ -62,12 +62,24 @@ def after_prefix(
     return torch.cat([first, said.logits[:, :-1]], 1)
 
 
-def normalised(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
+def after_a_space(text: str) -> str:
+    """The answer where a space parts it from the prompt."""
+    return f" {text}"
+
+
+def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
     """Pictures as the processor resizes and normalises them: (batch, 3, height, width)."""
     return processor.image_processor(images, return_tensors="pt")["pixel_values"]
 
 
-def square_maps(activations: torch.Tensor) -> torch.Tensor:
+def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
+    return {"pixel_values": pixels}
+
+
+def cam_maps(
+    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
     """Activations (batch, 1 + side², channels) as (batch, channels, side, side).
 
     The first is that of the class token.

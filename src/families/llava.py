@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-from PIL import Image
 from torch import nn
 from transformers import (
     CLIPImageProcessor,
@@ -18,13 +17,15 @@ from transformers import (
     ProcessorMixin,
 )
 
-from src.families.common import after_prefix, chat, normalised, square_maps
+from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
 UNQUANTIZED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 UNSAFE = ()
 LEAD = "ASSISTANT:"
+render, answer = common.chat, common.after_a_space
+pixels, visual_inputs, cam_maps = common.pixels, common.visual_inputs, common.cam_maps
 
 PATCH = 8
 START, END, PAD, UNKNOWN, IMAGE = "<s>", "</s>", "<pad>", "<unk>", "<image>"
@@ -49,26 +50,6 @@ def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
         processor.num_additional_image_tokens = 1  # CLIP's class token
 
 
-def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
-    """The chat up to the assistant's turn, with one placeholder for the picture."""
-    return chat(processor, system, question)
-
-
-def answer(text: str) -> str:
-    """A space parts the answer from `ASSISTANT:`."""
-    return f" {text}"
-
-
-def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
-    """Pictures normalised as the processor does: (batch, 3, height, width)."""
-    return normalised(processor, images)
-
-
-def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
-    return {"pixel_values": pixels}
-
-
 def answer_logits(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
@@ -78,7 +59,7 @@ def answer_logits(
     """Logits of every answer after every prompt: see src/families/common.py."""
     mask = inputs["attention_mask"]
     inputs = inputs | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    return after_prefix(model, model, inputs, tokens, real, positions_after)
+    return common.after_prefix(model, model, inputs, tokens, real, positions_after)
 
 
 def positions_after(
@@ -96,13 +77,6 @@ def vision(model: PreTrainedModel) -> nn.Module:
 def cam_layer(model: PreTrainedModel) -> nn.Module:
     """The last block that the projector reads; behind it nothing has a gradient."""
     return vision(model).encoder.layers[model.config.vision_feature_layer]
-
-
-def cam_maps(
-    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """Activations (batch, tokens, channels) as (batch, channels, rows, columns)."""
-    return square_maps(activations)
 
 
 def build(

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from src.families.common import after_prefix, chat
+from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
@@ -26,6 +26,7 @@ from src.schema import BuiltBase
 UNQUANTIZED = ["model.visual", "lm_head"]
 UNSAFE = ()
 LEAD = ""
+render = common.chat
 
 PATCH = 14
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -48,11 +49,6 @@ CHAT_TEMPLATE = (
 
 def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     """Its checkpoints lack nothing."""
-
-
-def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
-    """The chat up to the assistant's turn, with one placeholder for the picture."""
-    return chat(processor, system, question)
 
 
 def answer(text: str) -> str:
@@ -87,7 +83,7 @@ def answer_logits(
     real: torch.Tensor,
 ) -> torch.Tensor:
     """Logits of every answer after every prompt: see src/families/common.py."""
-    return after_prefix(model, model, inputs, tokens, real, positions_after)
+    return common.after_prefix(model, model, inputs, tokens, real, positions_after)
 
 
 def positions_after(

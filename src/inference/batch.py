@@ -1,6 +1,7 @@
 """Many pictures from files to a file of answers, row by row."""
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -97,10 +98,10 @@ def run(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     kept = output.with_name(f".{output.name}.part")
-    settings = {"recipe": recipe, "adapter": adapter, "base": base}
-    done = _resume(kept, inputs, settings)
+    done = _resume(kept, _fingerprint(inputs, recipe, adapter, base))
     if done < len(inputs):
         model = load(recipe, adapter, base)
+        model.check([row["question"] for row in inputs])
         block = max(batch_size, BLOCK // batch_size * batch_size)
         with (
             kept.open("a", encoding="utf-8") as file,
@@ -117,7 +118,7 @@ def run(
                 file.flush()
                 os.fsync(file.fileno())
                 bar.update(len(part))
-    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [json.loads(line) for line in _lines(kept)[1:]]
     frame = pd.DataFrame(rows)
     with whole(output) as beside:
         WRITERS[output.suffix.lower()](frame, beside)
@@ -129,23 +130,29 @@ def run(
     }
 
 
-def _resume(kept: Path, inputs: Sequence[Row], settings: dict[str, Any]) -> int:
+def _fingerprint(inputs: Sequence[Row], recipe: str, adapter: str | None, base: str | None) -> str:
+    """What the answers of a run hang on, in one line."""
+    digest = hashlib.sha256(json.dumps([inputs, recipe, adapter, base]).encode())
+    for file in sorted(Path(adapter or f"models/adapters/{recipe}").glob("adapter_model.*")):
+        digest.update(file.read_bytes())
+    return json.dumps({"run": digest.hexdigest()}) + "\n"
+
+
+def _lines(path: Path) -> list[str]:
+    # Not splitlines, which also ends a line within a text that holds some other separator.
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _resume(kept: Path, fingerprint: str) -> int:
     """How many rows an earlier run has answered; begins the file where there is none.
 
     A killed run may have left half of its last line, which is cut off.
     """
-    head = json.dumps(settings | {"pictures": len(inputs)}) + "\n"
     if not kept.is_file():
-        kept.write_text(head, encoding="utf-8")
+        kept.write_text(fingerprint, encoding="utf-8")
         return 0
-    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    same = lines[:1] == [head] and all(
-        json.loads(line)["image"] == row["image"]
-        for line, row in zip(lines[1:], inputs, strict=False)
-    )
-    if not same:
+    lines = [f"{line}\n" for line in _lines(kept)]
+    if lines[:1] != [fingerprint]:
         raise UserError(f"{kept}: holds answers of another run; finish that one or remove the file")
     with whole(kept) as beside:
         beside.write_text("".join(lines), encoding="utf-8")

@@ -52,10 +52,10 @@ class Tuned:
         Raises:
             UserError: the recipe has no question of its own and none is given.
         """
+        needed = self.collator.task.choices is None
         if questions is None or isinstance(questions, str):
+            self.check([questions])
             questions = [questions] * len(pictures)
-        if self.collator.task.choices is None and not all(questions):
-            raise UserError(f"the recipe {self.recipe.name} needs a question about each picture")
         files = [Path(picture).absolute() for picture in pictures]
         rows: list[dict[str, Any]] = []
         usable = []
@@ -64,13 +64,26 @@ class Tuned:
             row = {"image": str(picture), "question": question or "", "answer": None}
             row |= {"probability": None, "doubt": "", "error": ""}
             rows.append(row)
-            if isinstance(stored, str):
+            if not str(picture):
+                row["error"] = "no picture named"
+            elif isinstance(stored, str):
                 row["error"] = stored
+            elif needed and not question:
+                row["error"] = "no question"
             else:
                 usable.append((row, _record(len(rows), question, stored)))
         for start in range(0, len(usable), batch_size):
             self._answer(usable[start : start + batch_size], batch_size)
         return pd.DataFrame(rows)
+
+    def check(self, questions: Sequence[str | None]) -> None:
+        """Refuse questions of which there is none, where the recipe has none of its own.
+
+        Raises:
+            UserError: says so.
+        """
+        if self.collator.task.choices is None and not any(questions):
+            raise UserError(f"the recipe {self.recipe.name} needs a question about each picture")
 
     def _answer(self, batch: list[tuple[dict[str, Any], dict[str, Any]]], batch_size: int) -> None:
         records = [record for _, record in batch]

@@ -116,6 +116,7 @@ class TestInputs(Once):
             ("0.png", "How many?", "two"),
             ("more\\4.png", "", "red"),
             ("gone.png", "Which?", ""),
+            ("", "Where?", ""),
         ]
         table = pd.DataFrame(rows, columns=["image_name", "question", "answer"])
         table.to_csv(tmp_path / "asked.csv", index=False, encoding="utf-8-sig")
@@ -123,8 +124,23 @@ class TestInputs(Once):
             architecture, tmp_path / "out.jsonl", str(tmp_path / "asked.csv"), images=here / "mine"
         )
         assert ["How many?" in found["question"][0], QUESTION in found["question"][1]] == [True] * 2
-        assert list(found["reference"]) == ["two", "red", ""]
+        assert list(found["reference"]) == ["two", "red", "", ""]
         assert "cannot be read" in found["error"][2]
+        assert found["error"][3] == "no picture named"
+
+    def test_a_row_without_a_question_is_one_error_and_not_the_end(
+        self, here, architecture, tmp_path
+    ):
+        table = pd.DataFrame({"image_name": ["0.png", "1.png"], "question": ["", "Which?"]})
+        table.to_csv(tmp_path / "asked.csv", index=False)
+        found = predict(
+            architecture,
+            tmp_path / "out.jsonl",
+            str(tmp_path / "asked.csv"),
+            images=here / "mine",
+            question=None,
+        )
+        assert list(found["error"]) == ["no question", ""]
 
     def test_a_glob_takes_what_it_names(self, here):
         found = batch.read_inputs("mine/**/[45].png", None, QUESTION)
@@ -194,7 +210,7 @@ class TestResuming(Once):
 
     def test_answers_of_other_pictures_are_not_gone_on_with(self, here, architecture, tmp_path):
         kept = tmp_path / ".out.csv.part"
-        kept.write_text(json.dumps({"recipe": "another"}) + "\n")
+        kept.write_text(json.dumps({"run": "another"}) + "\n")
         with pytest.raises(UserError, match="holds answers of another run"):
             predict(architecture, tmp_path / "out.csv")
         assert kept.exists()

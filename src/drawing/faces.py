@@ -156,8 +156,8 @@ def draw(
     side = 2 * size
     tone = jitter(rng, backgrounds[face.background])
     picture = _background(rng, tone, side)
-    x, y = (side * rng.uniform(0.46, 0.54) for _ in "xy")
-    radius = side * rng.uniform(0.38, 0.46)
+    x, y = (side * rng.uniform(0.47, 0.53) for _ in "xy")
+    radius = side * rng.uniform(0.39, 0.45)
     skin = jitter(rng, skins[face.skin])
     _head(picture, x, y, radius, skin)
     ink = jitter(rng, INK)

@@ -34,7 +34,7 @@ def test_batch_size_changes_no_answer(model, prompts, faces):
     alone, likely = generate(model, prompts, faces, max_new_tokens=6, batch_size=1)
     together, as_likely = generate(model, prompts, faces, max_new_tokens=6, batch_size=5)
     assert alone == together
-    np.testing.assert_allclose(likely, as_likely, atol=1e-4)
+    np.testing.assert_allclose(likely, as_likely, rtol=1e-4, atol=1e-3)
     assert any(alone), "a model that says nothing tests nothing"
 
 

@@ -96,9 +96,12 @@ def run(
     # Only here: reading the inputs should fail before a model is loaded.
     from src.inference.tuned import load
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     kept = output.with_name(f".{output.name}.part")
-    done = _resume(kept, _fingerprint(inputs, recipe, adapter, base))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        done = _resume(kept, _fingerprint(inputs, recipe, adapter, base))
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
     if done < len(inputs):
         model = load(recipe, adapter, base)
         model.check([row["question"] for row in inputs])

@@ -108,18 +108,25 @@ def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tu
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
     place = adapter or Path("models/adapters") / recipe
-    if trained := read_recipe(place):
-        if trained["recipe"]["family"] != chosen.family:
-            raise UserError(
-                f"{place}: was trained on a {trained['recipe']['family']}, and the recipe {recipe} "
-                f"stands on a {chosen.family}"
-            )
-        # The adapter answers as it was trained, whatever params.yaml says by now.
-        chosen = Recipe.model_validate(chosen.model_dump() | trained["recipe"])
-        labels, size = trained["labels"], trained["image_size"]
-    else:
-        data = params.data[chosen.data]
-        labels, size = data.labels, data.image_size
+    data = params.data[chosen.data]
+    labels, size = data.labels, data.image_size
+    try:
+        if trained := read_recipe(place):
+            # The adapter answers as it was trained, whatever params.yaml says by now.
+            labels, size = trained["labels"], trained["image_size"]
+            asked = Recipe.model_validate(chosen.model_dump() | trained["recipe"])
+            if asked.family != chosen.family:
+                raise UserError(
+                    f"{place}: was trained on a {asked.family}, and the recipe {recipe} stands on "
+                    f"a {chosen.family}"
+                )
+            chosen = asked
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"{place}: its recipe.json is damaged ({why}); bring the adapter anew, or remove that "
+            "file to go by params.yaml"
+        ) from None
     named = base or chosen.base
     root = Path("models/base") / named if named in params.base else Path(named)
     model = load_tuned(root, place, chosen)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,21 @@ class TestInputs(Once):
             predict(architecture, tmp_path / "out.csv")
         with pytest.raises(UserError, match="must end in"):
             predict(architecture, tmp_path / "out.txt")
+
+    def test_an_output_that_cannot_be_written_is_one_line(self, here, architecture, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="cannot be written: Not a directory"):
+            predict(architecture, tmp_path / "file/out.csv")
+
+    @pytest.mark.parametrize("damage", ["{", '["labels"]', '{"labels": null}'])
+    def test_a_damaged_recipe_beside_an_adapter_is_one_line(
+        self, here, architecture, tmp_path, damage
+    ):
+        adapter = tmp_path / "adapter"
+        shutil.copytree(here / "models/adapters" / architecture.recipe.name, adapter)
+        (adapter / "recipe.json").write_text(damage)
+        with pytest.raises(UserError, match=r"its recipe\.json is damaged"):
+            load(architecture.recipe.name, str(adapter))
 
     def test_an_adapter_of_another_family_is_an_error(self, here, architecture):
         adapter = f"models/adapters/{architecture.recipe.name}"

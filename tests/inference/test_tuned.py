@@ -168,7 +168,7 @@ class TestInputs(Once):
 
     def test_an_output_that_cannot_be_written_is_one_line(self, here, architecture, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        with pytest.raises(UserError, match="cannot be written: File exists"):
             predict(architecture, tmp_path / "file/out.csv")
 
     @pytest.mark.parametrize("damage", ["{", '["labels"]', '{"labels": null}'])

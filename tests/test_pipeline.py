@@ -247,6 +247,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(reproduced):
 
 
 @pytest.mark.slow
+def test_another_lora_rank_runs_what_hangs_on_it_and_nothing_else(reproduced):
+    stages = experiment(reproduced, f"recipes.{RECIPE}.lora.r=16")
+    assert [s.partition("@")[0] for s in stages] == ["train", "evaluate", "explain", "report"]
+
+
+@pytest.mark.slow
 def test_the_batch_size_of_evaluation_changes_no_prediction(reproduced):
     import pandas as pd
 
@@ -257,12 +263,6 @@ def test_the_batch_size_of_evaluation_changes_no_prediction(reproduced):
     after = pd.read_parquet(file)
     for column in ("id", "predicted", "generated"):
         assert before[column].tolist() == after[column].tolist()
-
-
-@pytest.mark.slow
-def test_another_lora_rank_runs_what_hangs_on_it_and_nothing_else(reproduced):
-    stages = experiment(reproduced, f"recipes.{RECIPE}.lora.r=16")
-    assert [s.partition("@")[0] for s in stages] == ["train", "evaluate", "explain", "report"]
 
 
 @pytest.mark.slow

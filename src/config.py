@@ -19,9 +19,9 @@ PARAMS = Path("params.yaml")
 SCALES = ("tiny", "full")
 # Keys of the folded values that are no keys of the file.
 FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
-# Keys that hold one value a scale, by section.
+# Keys that hold one value a scale, by section. Labels may be those of both.
 SCALED = {
-    "data": ("limit", "image_size"),
+    "data": ("limit", "image_size", "labels"),
     "recipes": ("precision",),
     "evaluate": ("batch_size", "bertscore"),
     "explain": ("pictures", "gallery", "cells"),
@@ -113,7 +113,12 @@ def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
 
     def scaled(block: dict[str, Any], key: str) -> dict[str, Any]:
         names = SCALED[key.partition(".")[0]]
-        return {k: only_scales(v, f"{key}.{k}") if k in names else v for k, v in block.items()}
+
+        def value(name: str, given: Any) -> Any:
+            both = name == "labels" and not isinstance(given, dict)
+            return given if both or name not in names else only_scales(given, f"{key}.{name}")
+
+        return {name: value(name, given) for name, given in block.items()}
 
     top = {k: v for k, v in raw.items() if k != "train"}
     top["scale"] = scale
@@ -159,7 +164,7 @@ def _where(error: Any, raw: dict[str, Any], scale: str) -> str:
         case ["recipes", name, "train", key, *rest]:
             own = key in (raw["recipes"][name][scale] or {})
             parts = [*(("recipes", name) if own else ("train",)), scale, key, *rest]
-        case [section, *_, key] if key in SCALED.get(section, ()):
+        case [section, *_, key] if key in SCALED.get(section, ()) and key != "labels":
             parts.append(scale)
     return f"{'.'.join(parts)}: " if parts else ""
 

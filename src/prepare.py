@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from src import media
-from src.decoding import BLOCK, decoded
+from src import media, video
+from src.decoding import decoded
 from src.duplicates import merge, near_duplicates, nearest
 from src.errors import UserError
 from src.files import read_json, write_json
@@ -25,6 +25,7 @@ from src.records import SPLITS, Raw, Record, Rejected, SplitWriter
 from src.schema import Data
 from src.splits import Splits, assign
 
+ROWS = 64  # pictures or videos held in memory at once
 SHOWN = 10  # most frequent answers in the summary, by kind of question
 
 
@@ -65,7 +66,7 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
     raws, rejected = _read(data, folder)
     raws = sample(raws, data.limit, seed)
     pixels = out / "pixels.parquet"
-    pictures, unusable = _decode(raws, folder, data.image_size, pixels)
+    pictures, unusable = _decode(raws, folder, data, pixels)
     rejected += unusable
     raws = pictures.raws
     if not raws:
@@ -120,18 +121,23 @@ def sample(raws: Sequence[Raw], limit: int | None, seed: int) -> Sequence[Raw]:
 
 
 def _decode(
-    raws: Sequence[Raw], folder: Path, side: int, path: Path
+    raws: Sequence[Raw], folder: Path, data: Data, path: Path
 ) -> tuple[Pictures, list[Rejected]]:
     """Decode every file once; the PNGs go to a Parquet file, in the order of their numbers."""
+    decode = (
+        partial(video.stored, side=data.image_size, frames=data.frames)
+        if data.frames
+        else partial(media.stored, side=data.image_size)
+    )
     files = list(dict.fromkeys(raw.path for raw in raws))
     numbers: dict[Path, int] = {}
-    measured, hashes, pngs, rejected = [], [], [], []
-    schema = pa.schema({"png": pa.binary()})
+    measured, hashes, waiting, rejected = [], [], [], []
+    schema = pa.schema({"frames": pa.list_(pa.binary())})
     # Absolute: joblib's workers keep the working directory that they were started in.
-    results = decoded([file.absolute() for file in files], partial(media.stored, side=side))
+    results = decoded([file.absolute() for file in files], decode)
     with pq.ParquetWriter(path, schema, compression="none", write_statistics=False) as pixels:
         for file, stored in tqdm(
-            zip(files, results, strict=True), total=len(files), unit="picture", desc="prepare"
+            zip(files, results, strict=True), total=len(files), unit="file", desc="prepare"
         ):
             if isinstance(stored, str):
                 rejected.append(Rejected(file.relative_to(folder).as_posix(), stored))
@@ -139,11 +145,11 @@ def _decode(
             numbers[file] = len(measured)
             measured.append(Measured(stored.width, stored.height, stored.quality))
             hashes.append(stored.fingerprint + stored.mirrored)
-            pngs.append(stored.png)
-            if len(pngs) == BLOCK:
-                pixels.write_table(pa.table({"png": pngs}, schema))
-                pngs.clear()
-        pixels.write_table(pa.table({"png": pngs}, schema))
+            waiting.append(stored.frames)
+            if len(waiting) == ROWS:
+                pixels.write_table(pa.table({"frames": waiting}, schema))
+                waiting.clear()
+        pixels.write_table(pa.table({"frames": waiting}, schema))
     size = media.FINGERPRINT_BYTES
     both = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 2 * size)
     kept = [raw for raw in raws if raw.path in numbers]
@@ -243,18 +249,18 @@ def _write_splits(
         examples.setdefault(int(picture), []).append(i)
     with ExitStack() as stack, pq.ParquetFile(pixels, pre_buffer=False) as file:
         writers = {s: stack.enter_context(SplitWriter(out / f"{s}.parquet")) for s in SPLITS}
-        pngs = (png for batch in file.iter_batches(BLOCK) for png in batch["png"])
-        for picture, png in enumerate(pngs):
+        stored = (frames for batch in file.iter_batches(ROWS) for frames in batch["frames"])
+        for picture, frames in enumerate(stored):
             for i in examples[picture]:
                 if split := splits[i]:
                     measured, group = pictures.measured[picture], names[int(groups[i])]
-                    writers[split].write(_record(pictures.raws[i], group, measured, png.as_py()))
+                    writers[split].write(_record(pictures.raws[i], group, measured, frames))
 
 
-def _record(raw: Raw, group: str, measured: Measured, png: bytes) -> Record:
+def _record(raw: Raw, group: str, measured: Measured, frames: pa.ListScalar) -> Record:
     return Record(
         id=raw.id,
-        image=png,
+        frames=tuple(frames.as_py()),
         group=group,
         width=measured.width,
         height=measured.height,

@@ -18,7 +18,8 @@ SPLITS = ("train", "validation", "test")
 FEATURES = Features(
     {
         "id": Value("string"),
-        "image": Image(),
+        "image": Image(),  # of a picture
+        "video": List(Image()),  # the frames of a video, which has no picture
         "question": Value("string"),
         "answers": List(Value("string")),
         "kind": Value("string"),
@@ -34,7 +35,8 @@ FEATURES = Features(
         "regions": List({"name": Value("string"), "box": List(Value("float32"), length=4)}),
     }
 )
-ROW_GROUP = 256
+ROW_GROUP = 256  # pictures and frames
+MEDIA = ["image", "video"]  # the columns that decode when a row is read
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Record:
-    """A row of a split."""
+    """A row of a split: a picture, or a video of several frames."""
 
     id: str
-    image: bytes  # PNG
+    frames: tuple[bytes, ...]  # PNG; one of a picture
     group: str
     width: int  # of the original in pixels, upright
     height: int
@@ -101,17 +103,22 @@ class SplitWriter:
         # Statistics would copy the least and the greatest picture of each row group to the footer.
         self._file = pq.ParquetWriter(path, FEATURES.arrow_schema, write_statistics=False)
         self._rows: list[dict[str, Any]] = []
+        self._frames = 0
 
     def write(self, record: Record) -> None:
         """Add a row; it reaches the disk with its row group."""
-        image = {"bytes": record.image, "path": None}
-        self._rows.append(asdict(record) | {"image": image})
-        if len(self._rows) == ROW_GROUP:
+        row = asdict(record)
+        frames = [{"bytes": frame, "path": None} for frame in row.pop("frames")]
+        image, video = (frames[0], None) if len(frames) == 1 else (None, frames)
+        self._rows.append(row | {"image": image, "video": video})
+        self._frames += len(frames)
+        if self._frames >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         self._file.write_table(pa.Table.from_pylist(self._rows, FEATURES.arrow_schema))
         self._rows.clear()
+        self._frames = 0
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -57,6 +58,24 @@ class Abo(Strict):
     images: Archive
 
 
+class WebVid(Strict):
+    """Tables of videos and captions, whose videos are downloaded from the addresses in them."""
+
+    # A dataset repository of the Hub; null: the tables are files here.
+    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")] | None
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    tables: Annotated[list[Name], Field(min_length=1)]
+    clips: Positive
+
+
+class Esnlive(Strict):
+    """e-SNLI-VE with its pictures, streamed from a dataset repository of the Hub."""
+
+    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    rows: Positive
+
+
 class Source(Strict):
     """Where raw files come from: `folder` where it is set, else the one other key."""
 
@@ -64,6 +83,8 @@ class Source(Strict):
     drawn: Drawn | None = None
     kaggle: KaggleDataset | None = None
     abo: Abo | None = None
+    webvid: WebVid | None = None
+    esnlive: Esnlive | None = None
 
     @property
     def kind(self) -> str:
@@ -90,8 +111,17 @@ class Data(Strict):
     test: Annotated[float, Field(gt=0, le=0.5)]
     near_duplicate_distance: Annotated[int, Field(ge=0, le=64)]
     limit: Positive | None
+    # Of a video; null where the data are pictures.
+    frames: Annotated[int, Field(ge=2, le=128, multiple_of=2)] | None
     image_size: Annotated[int, Field(ge=28, le=4096)]
     source: Source
+
+    @field_validator("image_size")
+    @classmethod
+    def _whole_patches(cls, side: int, info: ValidationInfo) -> int:
+        if info.data.get("frames") and side % 28:
+            raise ValueError(f"the frames of a video need a multiple of 28, not {side}")
+        return side
 
 
 class Vision(Strict):
@@ -191,7 +221,9 @@ class Training(Strict):
     max_length: Positive
     evaluations: Positive
     select_by: Literal["loss", "accuracy"]
+    answered_each_epoch: Count
     workers: Count
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None
 
     @field_validator("warmup_steps")
     @classmethod
@@ -214,21 +246,51 @@ class Lora(Strict):
     targets: Annotated[list[Name], Field(min_length=1)]
 
 
+PLACEHOLDERS = ("labels", "question", "hypothesis")
+
+
+def _known_placeholders(question: str) -> str:
+    names = {name for _, name, _, _ in Formatter().parse(question) if name is not None}
+    if unknown := names - set(PLACEHOLDERS):
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f"{{{unknown.pop()}}} is no placeholder; {known} are")
+    # A conversion or format that a text has not is a ValueError.
+    question.format(**dict.fromkeys(PLACEHOLDERS, ""))
+    return question
+
+
+Question = Annotated[Name, AfterValidator(_known_placeholders)]
+
+
 class Prompt(Strict):
     system: str | None
-    question: Name
+    question: Question
+    pool: Annotated[list[Question], Field(min_length=1)] | None = None
 
-    @field_validator("question")
+
+class Generation(Strict):
+    """How a text is written: greedily, by beam search, or sampled."""
+
+    max_new_tokens: Positive
+    num_beams: Positive
+    temperature: Annotated[float, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    length_penalty: float
+    repetition_penalty: Annotated[float, Field(gt=0)]
+    no_repeat_ngram_size: Count
+
+    @field_validator("temperature")
     @classmethod
-    def _known_placeholders(cls, question: str) -> str:
-        names = {name for _, name, _, _ in Formatter().parse(question) if name is not None}
-        if unknown := names - {"labels", "question"}:
-            raise ValueError(
-                f"{{{unknown.pop()}}} is no placeholder; {{labels}} and {{question}} are"
-            )
-        # A conversion or format that a text has not is a ValueError.
-        question.format(labels="", question="")
-        return question
+    def _beams_or_sampling(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature and info.data.get("num_beams", 1) > 1:
+            raise ValueError("one of num_beams 1 and temperature 0: beams are not sampled")
+        return temperature
+
+
+class Classifier(Strict):
+    """A second head, of the classes of the data."""
+
+    weight: Annotated[float, Field(gt=0, le=1)]
 
 
 class Doubt(Strict):
@@ -249,7 +311,8 @@ class Recipe(Strict):
     task: Name
     prompt: Prompt
     doubt: Doubt | None
-    max_new_tokens: Positive
+    generation: Generation
+    classifier: Classifier | None
     quantization: Quantization
     precision: Literal["fp32", "bf16", "fp16"]
     lora: Lora
@@ -295,6 +358,8 @@ class Params(Strict):
             if recipe.family != family:
                 raise ValueError(f"{where}.family: {recipe.base} is of the family {family!r}")
             _module_exists(f"{where}.task", "tasks", recipe.task)
+            if recipe.classifier and recipe.family != "qwen2_vl":
+                raise ValueError(f"{where}.classifier: {recipe.family} has no second head")
         for name, base in self.base.items():
             _module_exists(f"base.{name}.family", "families", base.family)
             if isinstance(base.model, BuiltBase):

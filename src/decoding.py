@@ -4,15 +4,24 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import joblib
 
+from src import media, video
 from src.media import BadMediaError, Stored
 
 BLOCK = 512  # files decoded before the next are begun: results wait in memory no longer
 
 Decode = Callable[[Path], Stored]
+
+
+def decoder(side: int, frames: int | None) -> Decode:
+    """What makes a file a picture of `side` by `side` pixels, or so many frames of a video."""
+    if frames is None:
+        return partial(media.stored, side=side)
+    return partial(video.stored, side=side, frames=frames)
 
 
 def decoded(files: Sequence[Path], decode: Decode) -> Iterator[Stored | str]:

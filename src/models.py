@@ -29,6 +29,7 @@ from src.files import read_json
 from src.hub import bring_weights
 from src.schema import Lora, Recipe
 
+CLASSIFIER = "classifier"  # the name of a second head
 RECIPE = "recipe.json"  # beside the weights of an adapter
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,8 +51,13 @@ def load_config(base: Path) -> PreTrainedConfig:
     return _load(base, AutoConfig)
 
 
-def load_base(base: Path, recipe: Recipe) -> PreTrainedModel:
+def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one.
+
+    Args:
+        base: the folder that the build stage wrote.
+        recipe: says how it is quantized and in what it computes.
+        classes: of an untrained second head in fp32; 0: it has none.
 
     Raises:
         UserError: the base is not there, or cannot compute in the recipe's precision.
@@ -67,14 +73,18 @@ def load_base(base: Path, recipe: Recipe) -> PreTrainedModel:
     manifest = _manifest(base)
     if manifest["revision"]:
         bring_weights(manifest["id"], manifest["revision"])
+    if classes:
+        config.num_labels = classes
     model = _load(
         base,
-        AutoModelForImageTextToText,
+        family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText,
         config=config,
         dtype=DTYPES[recipe.precision],
         device_map={"": device()},
         quantization_config=quantization_config(recipe, family),
     )
+    if classes:
+        model.classifier.float()
     keep_differentiable(model)
     model.requires_grad_(False)
     return model.eval()
@@ -129,11 +139,11 @@ def keep_differentiable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def lora_config(lora: Lora, targets: Iterable[str]) -> LoraConfig:
+def lora_config(lora: Lora, targets: Iterable[str], classifier: bool = False) -> LoraConfig:
     """LoRA (https://arxiv.org/abs/2106.09685) on layers of the language model alone.
 
     `targets` are last names of layers, which alone would match the vision tower of some families
-    as well.
+    as well. A `classifier` is trained whole and saved with the adapter.
     """
     names = "|".join(map(re.escape, targets))
     return LoraConfig(
@@ -141,6 +151,7 @@ def lora_config(lora: Lora, targets: Iterable[str]) -> LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=rf"(.*\.)?language_model\.(.*\.)?({names})",
+        modules_to_save=[CLASSIFIER] if classifier else None,
         task_type="CAUSAL_LM",
     )
 
@@ -166,7 +177,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
             f"lora.targets: the language model has no layer {unknown[0]!r}; "
             f"it has {', '.join(sorted(linear))}"
         )
-    return get_peft_model(model, lora_config(lora, targets))
+    return get_peft_model(model, lora_config(lora, targets, hasattr(model, CLASSIFIER)))
 
 
 def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
@@ -180,20 +191,26 @@ def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
     Raises:
         UserError: there is no such adapter, or it was trained on another base.
     """
-    model = load_base(base, recipe)
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         weights = load_peft_weights(str(adapter), device="cpu")
     except (OSError, HTTPError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
+    head = [weight for name, weight in weights.items() if name.endswith(f"{CLASSIFIER}.bias")]
+    model = load_base(base, recipe, classes=len(head[0]) if head else 0)
     try:
         # PEFT's own loading only warns of weights that find no place.
         tuned = get_peft_model(model, config)
         result = set_peft_model_state_dict(tuned, weights)
+    except KeyError as error:
+        raise UserError(
+            f"{adapter}: its weight {error} is missing; bring the adapter anew"
+        ) from None
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{adapter}: does not fit {base}: {_reason(error)}") from None
-    missing = [name for name in result.missing_keys if "lora_" in name]
+    trained = ("lora_", "modules_to_save")
+    missing = [name for name in result.missing_keys if any(part in name for part in trained)]
     if result.unexpected_keys or missing:
         odd = [*result.unexpected_keys, *missing]
         raise UserError(

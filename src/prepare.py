@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from src import media, video
-from src.decoding import decoded
+from src import media
+from src.decoding import decoded, decoder
 from src.duplicates import merge, near_duplicates, nearest
 from src.errors import UserError
 from src.files import read_json, write_json
@@ -124,11 +123,7 @@ def _decode(
     raws: Sequence[Raw], folder: Path, data: Data, path: Path
 ) -> tuple[Pictures, list[Rejected]]:
     """Decode every file once; the PNGs go to a Parquet file, in the order of their numbers."""
-    decode = (
-        partial(video.stored, side=data.image_size, frames=data.frames)
-        if data.frames
-        else partial(media.stored, side=data.image_size)
-    )
+    decode = decoder(data.image_size, data.frames)
     files = list(dict.fromkeys(raw.path for raw in raws))
     numbers: dict[Path, int] = {}
     measured, hashes, waiting, rejected = [], [], [], []

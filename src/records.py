@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, Value
@@ -94,6 +95,16 @@ class Record:
     label: str | None = None
     subgroup: str | None = None
     regions: tuple[Region, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a model wrote, one entry a record."""
+
+    texts: list[str]
+    likelihoods: np.ndarray  # (records,) log-probabilities in nats, end token included
+    tokens: np.ndarray  # (records,) their number, end token included
+    ended: np.ndarray  # (records,) booleans: written to the end, not cut off at max_new_tokens
 
 
 class SplitWriter:

@@ -17,7 +17,7 @@ def main(recipe: str) -> None:
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
     model = load_base(Path("models/base") / chosen.base, chosen)
-    frame = predict(model, chosen, params.evaluate.batch_size)
+    frame = predict(model, chosen, params.evaluate.batch_size, params.seed)
     save(frame, predictions_file(chosen, "base"))
     labels = read_labels(chosen.data)
     measure = metrics.load(chosen.task)

@@ -19,7 +19,7 @@ def main(recipe: str) -> None:
     chosen = config.pick(params.recipes, recipe, "recipes")
     adapter = Path("models/adapters") / recipe
     model = load_tuned(Path("models/base") / chosen.base, adapter, chosen)
-    tuned = predict(model, chosen, params.evaluate.batch_size)
+    tuned = predict(model, chosen, params.evaluate.batch_size, params.seed)
     save(tuned, predictions_file(chosen, "tuned"))
 
     base = pd.read_parquet(predictions_file(chosen, "base"))

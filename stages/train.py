@@ -11,7 +11,7 @@ from src.training.run import run
 def main(recipe: str) -> None:
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    run(chosen, params.data[chosen.data].image_size, params.seed)
+    run(chosen, params.data[chosen.data], params.evaluate, params.seed)
 
 
 if __name__ == "__main__":

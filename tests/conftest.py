@@ -143,6 +143,7 @@ class Questions:
 
     system = None
     choices = LABELS
+    classifies = False
 
     def doubts(self, record):
         return []

@@ -2,7 +2,8 @@
 
 A module of this package defines
 - `write(source, folder, seed)`: a data set in its publisher's file layout;
-- `lesson(rng, size)`: a picture or video with what can be said of it, for the pretraining of a base model;
+- `lesson(rng, size)`: a picture or video with what can be said of it, for the pretraining of a
+  base model;
 - `VOCABULARY`: texts whose words the base must be able to say.
 """
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from src.inference.generate import base_of, to_device
-from src.training.collator import Collator, answer_logits
+from src.training.collator import Collator, foretell, log_likelihood
 
 
 class AnswerLikelihood(nn.Module):
@@ -52,11 +52,7 @@ class AnswerLikelihood(nn.Module):
             for name, value in self.inputs.items()
             if name not in visual
         }
-        logits, targets, answered = answer_logits(self.model, inputs | visual)
-        likelihood = functional.log_softmax(logits, -1)
-        tokens = torch.zeros(answered.shape, device=logits.device)
-        tokens[answered] = likelihood.gather(-1, targets[:, None])[:, 0]
-        return tokens.sum(1, keepdim=True)
+        return log_likelihood(foretell(self.model, inputs | visual))[:, None]
 
 
 def gradcam(explained: AnswerLikelihood, cells: int) -> np.ndarray:

@@ -5,7 +5,8 @@ A module of this package defines
 - `UNSAFE`: precisions in which the architecture overflows;
 - `build(spec, corpus, seed)`: a small model and processor of the architecture;
 - `complete(processor, config)`: puts in what older checkpoints lack;
-- `render(processor, system, question)`: the prompt as text, up to where the answer begins;
+- `render(processor, system, question)`: the prompt as text, up to where the answer begins; with a
+  fourth argument `video` where the family reads videos;
 - `LEAD` and `answer(text)`: what a prompt ends with, where the tokens of an answer depend on it,
   and the answer as it follows, without the end token;
 - `answer_logits(model, inputs, tokens, real)`: the logits of many answers to each prompt;

@@ -12,12 +12,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 Positions = Callable[[PreTrainedModel, torch.Tensor, int], dict[str, torch.Tensor]]
 
 
-def chat(processor: ProcessorMixin, system: str | None, question: str) -> str:
+def chat(
+    processor: ProcessorMixin, system: str | None, question: str, medium: str = "image"
+) -> str:
     """A chat by the processor's template, up to the assistant's turn.
 
-    One placeholder stands for the picture.
+    One placeholder stands for the medium, which is an `image` or a `video`.
     """
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+    content = [{"type": medium}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     if system:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})

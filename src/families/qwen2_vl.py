@@ -1,6 +1,9 @@
 """Qwen2-VL (https://arxiv.org/abs/2409.12191)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,13 +20,19 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
 
 from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
 # A 4-bit vision tower is a known cause of nonsense answers.
-UNQUANTIZED = ["model.visual", "lm_head"]
+UNQUANTIZED = ["model.visual", "lm_head", "classifier"]
 UNSAFE = ()
 LEAD = ""
 render = common.chat
@@ -120,6 +129,55 @@ def cam_maps(
     rows, columns = (side // own.patch_size // m for side in size)
     blocks = activations.reshape(-1, rows, columns, m, m, activations.shape[-1])
     return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+@dataclass
+class TwoHeads(CausalLMOutputWithPast):
+    """What the two heads say; `class_logits` are (batch, classes) in fp32."""
+
+    class_logits: torch.Tensor | None = None
+
+
+class Qwen2VLWithClassifier(Qwen2VLForConditionalGeneration):
+    """Qwen2-VL with a second head, which names a class where the first begins its explanation.
+
+    It reads the last hidden state of the prompt's last token, which has attended to the picture and
+    to the hypothesis. There are `config.num_labels` classes.
+    """
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.post_init()
+
+    # The signature of the original: generate reads it to know what the model takes.
+    @wraps(Qwen2VLForConditionalGeneration.forward)
+    def forward(
+        self, *args: Any, classify_at: torch.Tensor | None = None, **inputs: Any
+    ) -> CausalLMOutputWithPast:
+        """As the original; with positions (batch,) of the prompts' last tokens, both heads."""
+        if classify_at is None:
+            return super().forward(*args, **inputs)
+        keep = inputs.pop("logits_to_keep", 0)
+        read = self.model(*args, **inputs)
+        hidden = read.last_hidden_state
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), classify_at]
+        with torch.autocast(hidden.device.type, enabled=False):
+            class_logits = self.classifier(pooled.float())
+        return TwoHeads(
+            logits=self.lm_head(slice_logits_to_keep(hidden, keep)),
+            past_key_values=read.past_key_values,
+            class_logits=class_logits,
+        )
+
+
+WITH_CLASSIFIER = Qwen2VLWithClassifier
+# Checkpoints name their weights as older versions did; transformers looks new names up by the class.
+register_checkpoint_conversion_mapping(
+    Qwen2VLWithClassifier.__name__,
+    get_checkpoint_conversion_mapping(Qwen2VLForConditionalGeneration.__name__),
+    overwrite=True,
+)
 
 
 def build(

@@ -1,5 +1,8 @@
 """What a model says, and how likely it finds what it might say."""
 
+import hashlib
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,9 +10,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from src.training.collator import Collator, pad_right
+from src.records import Generated
+from src.schema import Generation
+from src.training.collator import Collator, foretell, log_likelihood, pad_right
 
 
 def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]:
@@ -21,16 +32,21 @@ def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]
             bar.update(len(batch))
 
 
-class Likelihood(LogitsProcessor):
-    """Watches greedy decoding: the log-probability of the token that each step takes."""
+class Draw(LogitsProcessor):
+    """Makes greedy decoding draw from the distribution, each record by a generator of its own.
 
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
+    The Gumbel-max trick (Maddison et al. 2014, https://arxiv.org/abs/1411.0030): the largest of the
+    logits with Gumbel noise is a sample, and no other record of a batch has a part in it.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Note the best of (batch, vocabulary) and change nothing."""
-        self.steps.append(functional.log_softmax(scores.float(), -1).amax(-1))
-        return scores
+        """Add the noise of this step to scores of (batch, vocabulary)."""
+        width = scores.shape[1]
+        drawn = torch.stack([torch.rand(width, generator=g) for g in self.generators])
+        return scores - (-drawn.clamp_min(1e-20).log()).log().to(scores.device)
 
 
 @torch.inference_mode()
@@ -38,34 +54,95 @@ def generate(
     model: PreTrainedModel,
     collator: Collator,
     records: Sequence[Any],
-    max_new_tokens: int,
+    generation: Generation,
     batch_size: int,
-) -> tuple[list[str], np.ndarray]:
-    """The greedy answer to each record, without special tokens and outer white space.
+    seed: int = 0,
+) -> Generated:
+    """The answer to each record, by beam search, sampled, or greedily.
 
-    Returns:
-        The texts, and their log-likelihoods (records,) in nats, end token included.
+    The batch size changes none of them. Likelihoods are those that the model gives the text by
+    itself, whatever way it was found.
+
+    Args:
+        model: a base or a tuned model.
+        collator: without answers.
+        records: with an `id` where answers are sampled.
+        generation: how a text is written.
+        batch_size: records in one forward pass.
+        seed: of what is sampled, together with a record's id.
     """
-    texts: list[str] = []
-    likelihoods = []
     ends = end_tokens(model, collator)
+    texts, likelihoods, lengths, finished = [], [], [], []
     for batch in batches(records, batch_size, "generate"):
-        inputs = to_device(collator(batch), model)
-        watch = Likelihood()
+        inputs = to_device(collator.prompts(batch), model)
         tokens = model.generate(
             **inputs,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=generation.max_new_tokens,
+            num_beams=generation.num_beams,
+            length_penalty=generation.length_penalty,
+            repetition_penalty=generation.repetition_penalty,
+            no_repeat_ngram_size=generation.no_repeat_ngram_size,
             do_sample=False,
+            suppress_tokens=_placeholders(model),
             eos_token_id=ends,
             pad_token_id=collator.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([watch]),
+            logits_processor=_sampling(generation, batch, seed),
         )
-        new = tokens[:, -len(watch.steps) :]
-        texts += collator.tokenizer.batch_decode(new, skip_special_tokens=True)
-        ended = torch.isin(new, torch.tensor(ends, device=new.device)).int()
-        going = ended.cumsum(1) - ended == 0
-        likelihoods.append((torch.stack(watch.steps, 1) * going).sum(1).cpu().numpy())
-    return [text.strip() for text in texts], np.concatenate(likelihoods)
+        start = 1 if collator.encoder_decoder else inputs["input_ids"].shape[1]
+        rows = [_until(row, ends) for row in tokens[:, start:].tolist()]
+        texts += [clean(text) for text in collator.tokenizer.batch_decode(rows, True)]
+        likelihoods.append(_likelihoods(model, collator, inputs, rows))
+        lengths += map(len, rows)
+        finished += [row[-1] in ends for row in rows]
+    return Generated(
+        texts, np.concatenate(likelihoods), np.array(lengths), np.array(finished, dtype=bool)
+    )
+
+
+def _placeholders(model: PreTrainedModel) -> list[int] | None:
+    """The tokens that stand for a picture or a video, which no text may hold."""
+    names = ("image_token_id", "video_token_id")
+    found = {getattr(model.config, name, None) for name in names} - {None}
+    return sorted(found) or None
+
+
+def _sampling(generation: Generation, batch: Sequence[Any], seed: int) -> LogitsProcessorList:
+    if not generation.temperature:
+        return LogitsProcessorList()
+    digests = (hashlib.sha256(f"{seed} {record['id']}".encode()).digest() for record in batch)
+    seeds = [int.from_bytes(digest[:8], "big", signed=True) for digest in digests]
+    return LogitsProcessorList(
+        [
+            TemperatureLogitsWarper(generation.temperature),
+            TopPLogitsWarper(generation.top_p),
+            Draw([torch.Generator().manual_seed(number) for number in seeds]),
+        ]
+    )
+
+
+def _until(row: list[int], ends: Sequence[int]) -> list[int]:
+    """A row of token ids up to its first end token."""
+    return row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
+
+
+def _likelihoods(
+    model: PreTrainedModel,
+    collator: Collator,
+    inputs: dict[str, torch.Tensor],
+    rows: list[list[int]],
+) -> np.ndarray:
+    """Log-probability of each row of tokens after its prompt: (rows,)."""
+    given = collator.join({k: v.cpu() for k, v in inputs.items()}, rows)
+    return log_likelihood(foretell(model, to_device(given, model))).cpu().numpy()
+
+
+_TOKEN = re.compile(r"<\|[^<>|]*\|>")
+
+
+def clean(text: str) -> str:
+    """A text in one line and in Unicode's composed form, without what is left of special tokens."""
+    text = unicodedata.normalize("NFC", _TOKEN.sub(" ", text)).replace("\ufffd", " ")
+    return " ".join(text.split())
 
 
 def end_tokens(model: PreTrainedModel, collator: Collator) -> list[int]:
@@ -98,8 +175,22 @@ def score(
     tokens, real = (tensor.to(model.device) for tensor in padded)
     rows = []
     for batch in batches(records, batch_size, "score"):
-        inputs = to_device(collator(batch), model)
+        inputs = to_device(collator.prompts(batch), model)
         rows.append(_score_batch(model, collator, inputs, tokens, real).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+@torch.inference_mode()
+def classify(
+    model: PreTrainedModel, collator: Collator, records: Sequence[Any], batch_size: int
+) -> np.ndarray:
+    """Logits of the second head for every record: (records, classes)."""
+    rows = []
+    for batch in batches(records, batch_size, "classify"):
+        inputs = to_device(collator.prompts(batch), model)
+        last = torch.full((len(batch),), inputs["input_ids"].shape[1] - 1, device=model.device)
+        output = model(**inputs, classify_at=last, logits_to_keep=1, use_cache=False)
+        rows.append(output.class_logits.cpu().numpy())
     return np.concatenate(rows)
 
 

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from src import metrics
 from src.files import whole
-from src.inference.generate import generate, score
+from src.inference.generate import base_of, classify, generate, score
+from src.models import CLASSIFIER
 from src.quality import Quality, doubts
-from src.records import read_split
+from src.records import MEDIA, read_split
 from src.schema import Doubt, Recipe
 from src.training.collator import Collator
 from src.training.load import load_collator
@@ -24,14 +25,15 @@ PROPERTIES = (
 )
 
 
-def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int) -> pd.DataFrame:
+def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int, seed: int) -> pd.DataFrame:
     """One row an example of the test split; the columns are those of `answers`.
 
     The batch size changes no prediction.
     """
     records = read_split(Path("data/prepared") / recipe.data / "test.parquet")
-    rows = list(records.remove_columns("image"))
-    return answers(model, load_collator(recipe, answers=False), recipe, records, rows, batch_size)
+    rows = list(records.remove_columns(MEDIA))
+    collator = load_collator(recipe, answers=False)
+    return answers(model, collator, recipe, records, rows, batch_size, seed)
 
 
 def answers(
@@ -41,6 +43,7 @@ def answers(
     records: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     batch_size: int,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """One row a record: the columns of the recipe's task, PROPERTIES, `correct` and `doubt`.
 
@@ -53,12 +56,16 @@ def answers(
         records: with their pictures, which are decoded where they are needed.
         rows: the same, where no picture is needed.
         batch_size: records in one forward pass.
+        seed: of answers that are sampled.
     """
     task = collator.task
-    texts, scores = generate(model, collator, records, recipe.max_new_tokens, batch_size)
-    if task.choices:
+    said = generate(model, collator, records, recipe.generation, batch_size, seed)
+    scores = None
+    if task.classifies and hasattr(base_of(model), CLASSIFIER):
+        scores = classify(model, collator, records, batch_size)
+    elif task.choices:
         scores = score(model, collator, records, task.choices, batch_size)
-    frame = task.predictions(rows, texts, scores)
+    frame = task.predictions(rows, said, scores)
     for name in PROPERTIES:
         frame[name] = [row[name] for row in rows]
     frame["correct"] = metrics.load(recipe.task).correct(frame)

@@ -1,9 +1,8 @@
-"""A tuned model that answers about picture files."""
+"""A tuned model that answers about files of pictures or videos."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pandas as pd
 from peft import PeftModel
 from PIL import Image
 
-from src import config, media, tasks
-from src.decoding import decoded
+from src import config, tasks
+from src.decoding import decoded, decoder
 from src.errors import UserError
 from src.inference.predict import answers
 from src.media import Stored
@@ -30,42 +29,43 @@ class Tuned:
     collator: Collator
     recipe: Recipe
     image_size: int
+    frames: int | None = None  # of a video; None: it reads pictures
 
     def ask(
         self,
-        pictures: Sequence[str | Path],
+        files: Sequence[str | Path],
         questions: Sequence[str | None] | str | None = None,
         batch_size: int = 8,
     ) -> pd.DataFrame:
-        """What the model makes of picture files, prepared as its training pictures were.
+        """What the model makes of files, prepared as those of its training were.
 
         Args:
-            pictures: files in any format that the data stages read.
-            questions: one for each picture or for all; None: the recipe's own.
-            batch_size: pictures in one forward pass; it changes no answer.
+            files: pictures or videos in any format that the data stages read.
+            questions: one for each file or for all; None: the recipe's own.
+            batch_size: files in one forward pass; it changes no answer.
 
         Returns:
-            One row a picture, in order: `image`, `question`, `answer`, `probability` (0 to 1),
+            One row a file, in order: `image`, `question`, `answer`, `probability` (0 to 1),
             `doubt` (why not to rely on the answer, or empty) and `error` (why there is none, or
             empty).
 
         Raises:
             UserError: the recipe has no question of its own and none is given.
         """
-        needed = self.collator.task.choices is None
+        needed = self._needs_question()
         if questions is None or isinstance(questions, str):
             self.check([questions])
-            questions = [questions] * len(pictures)
-        files = [Path(picture).absolute() for picture in pictures]
+            questions = [questions] * len(files)
+        paths = [Path(file).absolute() for file in files]
         rows: list[dict[str, Any]] = []
         usable = []
-        found = decoded(files, partial(media.stored, side=self.image_size))
-        for picture, question, stored in zip(pictures, questions, found, strict=True):
-            row = {"image": str(picture), "question": question or "", "answer": None}
+        found = decoded(paths, decoder(self.image_size, self.frames))
+        for file, question, stored in zip(files, questions, found, strict=True):
+            row = {"image": str(file), "question": question or "", "answer": None}
             row |= {"probability": None, "doubt": "", "error": ""}
             rows.append(row)
-            if not str(picture):
-                row["error"] = "no picture named"
+            if not str(file):
+                row["error"] = "no file named"
             elif isinstance(stored, str):
                 row["error"] = stored
             elif needed and not question:
@@ -82,8 +82,11 @@ class Tuned:
         Raises:
             UserError: says so.
         """
-        if self.collator.task.choices is None and not any(questions):
-            raise UserError(f"the recipe {self.recipe.name} needs a question about each picture")
+        if self._needs_question() and not any(questions):
+            raise UserError(f"the recipe {self.recipe.name} needs a question about each file")
+
+    def _needs_question(self) -> bool:
+        return bool({"question", "hypothesis"} & set(self.collator.task.PLACEHOLDERS))
 
     def _answer(self, batch: list[tuple[dict[str, Any], dict[str, Any]]], batch_size: int) -> None:
         records = [record for _, record in batch]
@@ -109,11 +112,11 @@ def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tu
     chosen = config.pick(params.recipes, recipe, "recipes")
     place = adapter or Path("models/adapters") / recipe
     data = params.data[chosen.data]
-    labels, size = data.labels, data.image_size
+    labels, size, frames = data.labels, data.image_size, data.frames
     try:
         if trained := read_recipe(place):
             # The adapter answers as it was trained, whatever params.yaml says by now.
-            labels, size = trained["labels"], trained["image_size"]
+            labels, size, frames = (trained[k] for k in ("labels", "image_size", "frames"))
             asked = Recipe.model_validate(chosen.model_dump() | trained["recipe"])
             if asked.family != chosen.family:
                 raise UserError(
@@ -131,14 +134,17 @@ def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tu
     root = Path("models/base") / named if named in params.base else Path(named)
     model = load_tuned(root, place, chosen)
     task = tasks.load(chosen, labels)
-    return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size)
+    return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size, frames)
 
 
 def _record(number: int, question: str | None, stored: Stored) -> dict[str, Any]:
-    """A picture as a row of a split."""
+    """A picture or video as a row of a split."""
+    images = [Image.open(io.BytesIO(frame)) for frame in stored.frames]
+    single = len(images) == 1
     return {
         "id": str(number),
-        "image": Image.open(io.BytesIO(stored.png)),
+        "image": images[0] if single else None,
+        "video": None if single else images,
         "question": question,
         "answers": [],
         "label": None,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.records import Generated
 from src.schema import Prompt
 
 
@@ -14,6 +15,7 @@ class Task:
 
     PLACEHOLDERS = ("question",)
     choices = None
+    classifies = False
 
     def __init__(self, prompt: Prompt, labels: list[str] | None) -> None:
         self.system = prompt.system
@@ -36,9 +38,9 @@ class Task:
         return []
 
     def predictions(
-        self, records: list[Mapping[str, Any]], texts: list[str], scores: np.ndarray
+        self, records: list[Mapping[str, Any]], said: Generated, scores: None
     ) -> pd.DataFrame:
-        """One row an example, from generated texts and their log-likelihoods (examples,)."""
+        """One row an example."""
         references = [list(record["answers"]) for record in records]
         return pd.DataFrame(
             {
@@ -46,8 +48,8 @@ class Task:
                 "question": [self.question(record) for record in records],
                 "answer": [r[0] if r else None for r in references],
                 "answers": references,
-                "predicted": texts,
-                "probability": np.exp(scores),
-                "generated": texts,
+                "predicted": said.texts,
+                "probability": np.exp(said.likelihoods),
+                "generated": said.texts,
             }
         )

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
+from src.records import Generated
 from src.schema import Prompt
 
 
@@ -14,6 +16,7 @@ class Task:
     """Ask for one of `labels`; the answer is its name and nothing else."""
 
     PLACEHOLDERS = ("labels",)
+    classifies = False
 
     def __init__(self, prompt: Prompt, labels: list[str]) -> None:
         self.choices = labels
@@ -39,11 +42,10 @@ class Task:
         return [] if own else ["asked something else than it was trained on"]
 
     def predictions(
-        self, records: list[Mapping[str, Any]], texts: list[str], scores: np.ndarray
+        self, records: list[Mapping[str, Any]], said: Generated, scores: np.ndarray
     ) -> pd.DataFrame:
-        """One row an example, from generated texts and log-likelihoods (examples, classes)."""
-        shifted = np.exp(scores - scores.max(1, keepdims=True))
-        probabilities = shifted / shifted.sum(1, keepdims=True)
+        """One row an example; scores are log-likelihoods (examples, classes)."""
+        probabilities = softmax(scores, axis=1)
         best = probabilities.argmax(1)
         return pd.DataFrame(
             {
@@ -53,8 +55,8 @@ class Task:
                 "predicted": [self.choices[i] for i in best],
                 "probability": probabilities.max(1),
                 "probabilities": list(probabilities),
-                "generated": texts,
-                "generated_label": [self.parse(text) for text in texts],
+                "generated": said.texts,
+                "generated_label": [self.parse(text) for text in said.texts],
             }
         )
 

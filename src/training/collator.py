@@ -1,14 +1,35 @@
 """Records into a batch of model inputs."""
 
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 from transformers import PreTrainedModel, ProcessorMixin
 
 IGNORED = -100
+
+
+class PromptPool:
+    """Asks each example in other words each epoch, drawn by a seed, an epoch and its id.
+
+    So neither the order of the examples nor what was drawn before has a part in it, and a run that
+    is resumed asks what it would have asked.
+    """
+
+    def __init__(self, tasks: Sequence[Any], seed: int) -> None:
+        self.tasks = tasks  # the same but for their prompt
+        self.seed = seed
+        self.epoch = 0
+
+    def __call__(self, record: Mapping[str, Any]) -> Any:
+        """The task that asks about a record in this epoch."""
+        return random.Random(f"{self.seed} {self.epoch} {record['id']}").choice(self.tasks)
 
 
 class Collator:
@@ -27,7 +48,9 @@ class Collator:
         task: Any,
         answers: bool,
         encoder_decoder: bool = False,
+        pool: PromptPool | None = None,
     ) -> None:
+        self.pool = pool
         self.processor = processor
         self.encoder_decoder = encoder_decoder
         self.tokenizer = processor.tokenizer
@@ -36,18 +59,30 @@ class Collator:
         self.answers = answers
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Inputs of (batch, sequence); `labels` are -100 but for the answer and its end token."""
+        """Inputs of (batch, sequence); `labels` are -100 but for the answer and its end token.
+
+        Where the task has a classifier, `class_labels` (batch,) are the numbers of the classes.
+        """
         if not self.answers:
             return self.prompts(records)
-        return self.with_answers(records, [self.task.answer(record) for record in records])
+        batch = self.with_answers(records, [self.task.answer(record) for record in records])
+        if self.task.classifies:
+            classes = [self.task.choices.index(record["label"]) for record in records]
+            batch["class_labels"] = torch.tensor(classes)
+        return batch
 
     def with_answers(
         self, records: Sequence[Mapping[str, Any]], answers: Sequence[str]
     ) -> dict[str, torch.Tensor]:
         """The same, whatever the answers of the records are."""
-        ids = [self.answer_ids(answer) for answer in answers]
+        return self.join(self.prompts(records), [self.answer_ids(answer) for answer in answers])
+
+    def join(
+        self, prompts: dict[str, torch.Tensor], answers: Sequence[Sequence[int]]
+    ) -> dict[str, torch.Tensor]:
+        """One answer (token ids) to each prompt of a batch, with the labels."""
         join = decode if self.encoder_decoder else append
-        return join(self.prompts(records), ids, self.tokenizer.pad_token_id)
+        return join(prompts, answers, self.tokenizer.pad_token_id)
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer as it follows the prompt, with the end token.
@@ -63,18 +98,33 @@ class Collator:
 
     def prompts(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Inputs without answers, whatever the collator is for."""
-        texts = [
-            self.family.render(self.processor, self.task.system, self.task.question(record))
-            for record in records
-        ]
         batch = self.processor(
-            text=texts,
-            images=[record["image"] for record in records],
+            text=[self.prompt(record) for record in records],
             padding=True,
             padding_side="right" if self.encoder_decoder else "left",
             return_tensors="pt",
+            **self._media(records),
         )
         return dict(batch)
+
+    def prompt(self, record: Mapping[str, Any]) -> str:
+        """The text of a record's prompt, with one placeholder for its picture or video."""
+        medium = ["video"] if record.get("video") else []
+        task = self.pool(record) if self.pool else self.task
+        return self.family.render(self.processor, task.system, task.question(record), *medium)
+
+    def _media(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if not records[0].get("video"):
+            return {"images": [record["image"] for record in records]}
+        # In [0, 1] and of the right size already: neither is done a second time.
+        videos = [as_tensor(record["video"]) for record in records]
+        return {"videos": videos, "do_rescale": False, "do_resize": False}
+
+
+def as_tensor(frames: Sequence[Image.Image]) -> torch.Tensor:
+    """The frames of a video: (frames, 3, height, width), in [0, 1]."""
+    stacked = np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,21 +173,43 @@ def decode(
     }
 
 
-def answer_logits(
-    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a model foretells of the answers of a batch, and no logits of anything else.
+@dataclass(frozen=True)
+class Foretold:
+    """What a model foretells of the answers of a batch."""
 
-    Returns:
-        Logits (tokens, vocabulary) in fp32, the right tokens (tokens,), and where in the labels
-        they stand: booleans (batch, sequence).
+    logits: torch.Tensor  # (tokens, vocabulary) in fp32, of the answers' tokens alone
+    targets: torch.Tensor  # (tokens,) the right ones
+    answered: torch.Tensor  # (batch, sequence) booleans: where in the labels they stand
+    class_logits: torch.Tensor | None  # (batch, classes) where it was asked for them
+
+
+def foretell(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], classify: bool = False
+) -> Foretold:
+    """Read prompts with their answers, and ask for no logits of anything else.
+
+    With `classify` the same pass also feeds a second head, at the last token of each prompt.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")
+    inputs.pop("class_labels", None)
     if "decoder_input_ids" in inputs:
         targets, answered = labels, labels != IGNORED
-        logits = model(**inputs, use_cache=False).logits[answered]
+        output = model(**inputs, use_cache=False)
+        logits = output.logits[answered]
     else:
         targets, answered = next_tokens(labels)
-        logits = model(**inputs, logits_to_keep=answered, use_cache=False).logits
-    return logits.float(), targets[answered], answered
+        # The prompt's last token is the first that foretells a token of the answer.
+        place = {"classify_at": answered.int().argmax(1)} if classify else {}
+        output = model(**inputs, logits_to_keep=answered, use_cache=False, **place)
+        logits = output.logits
+    class_logits = output.class_logits if classify else None
+    return Foretold(logits.float(), targets[answered], answered, class_logits)
+
+
+def log_likelihood(said: Foretold) -> torch.Tensor:
+    """Log-probability of each answer, end token included: (batch,), in nats."""
+    found = functional.log_softmax(said.logits, -1).gather(-1, said.targets[:, None])[:, 0]
+    tokens = torch.zeros(said.answered.shape, device=found.device)
+    tokens[said.answered] = found
+    return tokens.sum(1)

@@ -16,11 +16,20 @@ from src import families
 from src.drawing import Lesson
 from src.files import whole, write_json
 from src.inference.generate import generate
-from src.schema import Base, BuiltBase, Pretrain
+from src.schema import Base, BuiltBase, Generation, Pretrain
 from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
 
 CAPTION = "Describe the picture."
+EXAM = Generation(
+    max_new_tokens=8,
+    num_beams=1,
+    temperature=0.0,
+    top_p=1.0,
+    length_penalty=1.0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=0,
+)
 LEADS = ("", "Look at the picture. ", "What do you see in the picture? ", "What does it show? ")
 
 
@@ -32,6 +41,7 @@ class Lessons:
     """As a task: a record holds its own question and answer, and there is no system message."""
 
     system = None
+    classifies = False
 
     def question(self, record: Mapping[str, Any]) -> str:
         """What the lesson asks."""
@@ -67,7 +77,8 @@ def records(pretrain: Pretrain, size: int, count: int, seed: str) -> list[dict[s
         drawing = rng.choice(drawings)
         lesson = drawing.lesson(rng, size)
         question, answer = _exercise(rng, lesson, drawing.VOCABULARY)
-        made.append({"image": lesson.picture, "question": question, "answer": answer})
+        media = {"image": lesson.picture, "video": lesson.video}
+        made.append(media | {"question": question, "answer": answer})
     return made
 
 
@@ -127,10 +138,10 @@ def attribute_accuracy(
         for attribute in lessons[0].questions:
             exam = [
                 dict(zip(("question", "answer"), x.questions[attribute], strict=True))
-                | {"image": x.picture}
+                | {"image": x.picture, "video": x.video}
                 for x in lessons
             ]
-            said, _ = generate(model, collator, exam, max_new_tokens=8, batch_size=64)
+            said = generate(model, collator, exam, EXAM, batch_size=64).texts
             right[attribute] = [s == r["answer"] for s, r in zip(said, exam, strict=True)]
     return {name: sum(r) / len(r) for name, r in right.items()}
 

@@ -14,7 +14,8 @@ from transformers import set_seed
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.records import read_labels, read_split
-from src.schema import Recipe
+from src.schema import Data, Evaluate, Recipe
+from src.training.each_epoch import answered_each_epoch
 from src.training.load import load_collator
 from src.training.trainer import train
 
@@ -22,19 +23,31 @@ from src.training.trainer import train
 ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
 
-def run(recipe: Recipe, image_size: int, seed: int) -> None:
+def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`."""
-    base, data = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
-    splits = [data / "train.parquet", data / "validation.parquet"]
+    seed = seed if recipe.train.seed is None else recipe.train.seed
+    base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
+    splits = [prepared / "train.parquet", prepared / "validation.parquet"]
     base_files = [path for path in base.rglob("*") if path.is_file()]
     checkpoints = checkpoint_folder(recipe, seed, [*splits, *base_files])
     set_seed(seed)
-    collator = load_collator(recipe, answers=True)
-    model = add_lora(load_base(base, recipe), recipe.lora)
+    labels, head = read_labels(recipe.data), recipe.classifier
+    model = add_lora(load_base(base, recipe, len(labels) if head else 0), recipe.lora)
     train_set, validation_set = map(read_split, splits)
-    log = train(model, collator, train_set, validation_set, recipe.train, checkpoints, seed)
+    log = train(
+        model,
+        load_collator(recipe, answers=True, pool_seed=seed),
+        train_set,
+        validation_set,
+        recipe.train,
+        checkpoints,
+        seed,
+        eval_collator=load_collator(recipe, answers=True),
+        class_weight=head.weight if head else None,
+        callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
+    )
     with whole(Path("models/adapters") / recipe.name) as adapter:
-        save_adapter(model, recipe, read_labels(recipe.data), image_size, adapter)
+        save_adapter(model, recipe, labels, data, adapter)
         if recipe.train.select_by == "accuracy":
             copy_improvements(checkpoints, adapter)
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
@@ -42,13 +55,13 @@ def run(recipe: Recipe, image_size: int, seed: int) -> None:
 
 
 def save_adapter(
-    model: PeftModel, recipe: Recipe, labels: list[str] | None, image_size: int, folder: Path
+    model: PeftModel, recipe: Recipe, labels: list[str] | None, data: Data, folder: Path
 ) -> None:
     """Write an adapter's weights, and beside them what its answers hang on."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
-    asked = recipe.model_dump(include=ANSWERING)
-    write_json(folder / RECIPE, {"labels": labels, "image_size": image_size, "recipe": asked})
+    known = {"labels": labels, "image_size": data.image_size, "frames": data.frames}
+    write_json(folder / RECIPE, known | {"recipe": recipe.model_dump(include=ANSWERING)})
 
 
 def copy_improvements(checkpoints: Path, adapter: Path) -> None:

@@ -1,6 +1,7 @@
 """Fine-tuning with the field's trainers: an answer-only loss, curves, checkpoints, resuming."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,24 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
+from src.records import MEDIA
 from src.schema import Training
-from src.training.collator import Collator, answer_logits
+from src.training.collator import Collator, Foretold, PromptPool, foretell
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
@@ -28,7 +39,8 @@ class AnswerLoss:
     would write, which is those whose every token is the most likely one after the right ones.
     """
 
-    _whole: list[torch.Tensor] | None = None  # of each batch of an evaluation: right to the end?
+    eval_collator: Collator | None = None  # of evaluations, where it is not that of training
+    _right: list[torch.Tensor] | None = None  # of each batch of an evaluation
 
     def compute_loss(
         self,
@@ -38,21 +50,28 @@ class AnswerLoss:
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
-        logits, targets, answered = answer_logits(model, inputs)
-        if self._whole is not None:
-            wrong = torch.zeros_like(answered)
-            wrong[answered] = logits.argmax(-1) != targets
-            self._whole.append(~wrong.any(1))
-        total = functional.cross_entropy(logits, targets, reduction="sum")
-        loss = total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        said = foretell(model, inputs)
+        if self._right is not None:
+            wrong = torch.zeros_like(said.answered)
+            wrong[said.answered] = said.logits.argmax(-1) != said.targets
+            self._right.append(~wrong.any(1))
+        loss = answer_loss(said, num_items_in_batch)
         return (loss, {}) if return_outputs else loss
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """The trainer's own, with the collator of evaluations."""
+        training, self.data_collator = self.data_collator, self.eval_collator or self.data_collator
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = training
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """The trainer's own, with the accuracy."""
-        self._whole = []
+        self._right = []
         output = super().evaluation_loop(*args, **kwargs)
-        accuracy = torch.cat(self._whole).float().mean().item()
-        self._whole = None
+        accuracy = torch.cat(self._right).float().mean().item()
+        self._right = None
         output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_accuracy"] = accuracy
         return output
 
@@ -66,8 +85,47 @@ class AnswerLoss:
             return super().evaluate(*args, **kwargs)
 
 
+class JointLoss(AnswerLoss):
+    """The same with a second head: both losses of one pass, weighted.
+
+    `class_weight` is the share of the classifier's cross-entropy. `eval_accuracy` is that of the
+    classes.
+    """
+
+    class_weight = 0.5
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Mean over answer tokens and mean over examples, of the batch or of a whole step."""
+        said = foretell(model, inputs, classify=True)
+        classes = inputs["class_labels"]
+        if self._right is not None:
+            self._right.append(said.class_logits.argmax(1) == classes)
+        class_loss = functional.cross_entropy(said.class_logits, classes)
+        if num_items_in_batch is not None:
+            class_loss = class_loss / self.current_gradient_accumulation_steps
+        text_loss = answer_loss(said, num_items_in_batch)
+        loss = self.class_weight * class_loss + (1 - self.class_weight) * text_loss
+        return (loss, {}) if return_outputs else loss
+
+
+def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
+    """Cross-entropy, summed and divided by `tokens`, or by those of the batch."""
+    total = functional.cross_entropy(said.logits, said.targets, reduction="sum")
+    return total / (len(said.targets) if tokens is None else tokens)
+
+
 class AnswerSFTTrainer(AnswerLoss, SFTTrainer):
     """TRL's trainer with the answer-only loss."""
+
+
+class JointSeq2SeqTrainer(JointLoss, Seq2SeqTrainer):
+    """The sequence-to-sequence trainer of transformers with two heads."""
 
 
 class StopOnBadLoss(TrainerCallback):
@@ -90,6 +148,19 @@ class StopOnBadLoss(TrainerCallback):
             )
 
 
+class DrawPrompts(TrainerCallback):
+    """Tell a pool of prompts which epoch it is."""
+
+    def __init__(self, pool: PromptPool) -> None:
+        self.pool = pool
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The number of whole epochs before this one."""
+        self.pool.epoch = int(state.epoch or 0)
+
+
 def train(
     model: PeftModel,
     collator: Collator,
@@ -98,6 +169,9 @@ def train(
     training: Training,
     checkpoints: Path,
     seed: int,
+    eval_collator: Collator | None = None,
+    class_weight: float | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
     """Train the adapter in place and leave it at the checkpoint of the best validation.
 
@@ -107,6 +181,18 @@ def train(
     A run that was killed goes on from the last whole checkpoint in `checkpoints`, and ends with
     the same weights.
 
+    Args:
+        model: with a new adapter, and with a second head where there is a `class_weight`.
+        collator: of training, with answers.
+        train_set: examples as `read_split` reads them.
+        validation_set: the same.
+        training: the hyperparameters.
+        checkpoints: where they are kept.
+        seed: of the order of the examples and of dropout.
+        eval_collator: of the validation, where it is another.
+        class_weight: share of the second head's loss; None: there is no second head.
+        callbacks: more of them.
+
     Returns:
         The log: entries with `step` and `loss` (training) or `eval_loss` (validation).
     """
@@ -115,42 +201,48 @@ def train(
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
         language_model(model).activation_checkpointing_enable({"use_reentrant": False})
-    settings = arguments(training, checkpoints, model.dtype, seed)
-    return fit(model, collator, train_set, validation_set, settings)
-
-
-def fit(
-    model: PeftModel,
-    collator: Collator,
-    train_set: Dataset,
-    validation_set: Dataset,
-    arguments: SFTConfig,
-) -> list[dict[str, float]]:
-    """Run the trainer, from the last whole checkpoint in its folder if there is one."""
-    trainer = AnswerSFTTrainer(
+    kind = AnswerSFTTrainer if class_weight is None else JointSeq2SeqTrainer
+    draw = [DrawPrompts(collator.pool)] if collator.pool else []
+    trainer = kind(
         model=model,
-        args=arguments,
+        args=arguments(training, checkpoints, model.dtype, seed, class_weight is not None),
         data_collator=collator,
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=collator.processor,
-        callbacks=[StopOnBadLoss()],
+        callbacks=[StopOnBadLoss(), *draw, *callbacks],
     )
+    trainer.eval_collator = eval_collator
+    if class_weight is not None:
+        trainer.class_weight = class_weight
+    return fit(trainer)
+
+
+def fit(trainer: Trainer) -> list[dict[str, float]]:
+    """Run the trainer, from the last whole checkpoint in its folder if there is one."""
     # TRL makes a quantized model's adapter bf16, in which steps as small as 2e-5 are lost.
-    for parameter in model.parameters():
+    for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    last = last_whole_checkpoint(Path(arguments.output_dir))
+    last = last_whole_checkpoint(Path(trainer.args.output_dir))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state.log_history
 
 
-def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -> SFTConfig:
-    """A recipe's hyperparameters in the trainer's words."""
+def arguments(
+    training: Training, folder: Path, dtype: torch.dtype, seed: int, joint: bool = False
+) -> TrainingArguments:
+    """A recipe's hyperparameters in the words of TRL's trainer, or of the one with two heads."""
     # The trainer takes 1.0 for every step; the last one is evaluated in any case.
     share = min(1 / training.evaluations, 0.999999)
     by_accuracy = training.select_by == "accuracy"
-    return SFTConfig(
+    # Its own checkpointing, and cutting texts, are off.
+    kind = (
+        Seq2SeqTrainingArguments
+        if joint
+        else partial(SFTConfig, activation_checkpointing=False, max_length=None)
+    )
+    return kind(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
@@ -165,8 +257,6 @@ def arguments(training: Training, folder: Path, dtype: torch.dtype, seed: int) -
         optim=training.optimizer,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        activation_checkpointing=False,
-        max_length=None,
         eval_strategy="steps",
         eval_steps=share,
         save_strategy="best" if by_accuracy else "steps",
@@ -196,20 +286,24 @@ def check_lengths(collator: Collator, records: Dataset, longest: int, split: str
         UserError: names the record and the length that it needs.
     """
     first = records[0]
-    tokenizer, family, task = collator.tokenizer, collator.family, collator.task
+    medium = "video" if first.get("video") else "picture"
+    of_medium = ["video"] if medium == "video" else []
+    tasks = collator.pool.tasks if collator.pool else [collator.task]
 
-    def prompt_tokens(record: Mapping[str, Any]) -> int:
-        prompt = family.render(collator.processor, task.system, task.question(record))
-        return len(tokenizer(prompt)["input_ids"])
+    def prompt_tokens(record: Mapping[str, Any], task: Any) -> int:
+        family, processor = collator.family, collator.processor
+        prompt = family.render(processor, task.system, task.question(record), *of_medium)
+        return len(collator.tokenizer(prompt)["input_ids"])
 
-    # prepare makes every picture of a data set the same size, so that all have as many tokens.
-    picture = collator.prompts([first])["input_ids"].shape[1] - prompt_tokens(first)
-    for record in records.remove_columns("image"):
-        answer = collator.answer_ids(task.answer(record))
-        needed = picture + prompt_tokens(record) + len(answer)
+    # prepare makes every picture or video of a data set the same size: all have as many tokens.
+    whole = collator.prompts([first])["input_ids"].shape[1]
+    visual = whole - len(collator.tokenizer(collator.prompt(first))["input_ids"])
+    for record in records.select_columns([c for c in records.column_names if c not in MEDIA]):
+        answer = collator.answer_ids(collator.task.answer(record))
+        needed = visual + max(prompt_tokens(record, task) for task in tasks) + len(answer)
         if needed > longest:
             raise UserError(
-                f"{split} record {record['id']}: prompt, picture and answer are {needed} tokens "
+                f"{split} record {record['id']}: prompt, {medium} and answer are {needed} tokens "
                 f"and train.max_length is {longest}; raise it to {needed} or shorten the prompt"
             )
 

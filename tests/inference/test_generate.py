@@ -1,10 +1,14 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
-from src.inference.generate import end_tokens, generate, score
+from src.inference.generate import Draw, clean, end_tokens, generate, score
 from src.models import load_base
+from src.schema import Generation
 from src.training.collator import IGNORED
+from src.training.pretrain import EXAM
 from tests.conftest import LABELS
 
 
@@ -30,12 +34,100 @@ def likelihoods(model, collator, records, answers) -> np.ndarray:
     return (tokens * (labels != IGNORED)).sum(1).numpy()
 
 
-def test_batch_size_changes_no_answer(model, prompts, faces):
-    alone, likely = generate(model, prompts, faces, max_new_tokens=6, batch_size=1)
-    together, as_likely = generate(model, prompts, faces, max_new_tokens=6, batch_size=5)
-    assert alone == together
-    np.testing.assert_allclose(likely, as_likely, rtol=1e-4, atol=1e-3)
-    assert any(alone), "a model that says nothing tests nothing"
+def written(length: int = 6, **others) -> Generation:
+    return EXAM.model_copy(update={"max_new_tokens": length, **others})
+
+
+WAYS = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "beams of other lengths": {"num_beams": 2, "length_penalty": -2.0},
+    "sampled": {"temperature": 1.5, "top_p": 0.9},
+    "never twice": {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_batch_size_changes_no_answer(model, prompts, faces, way):
+    generation = written(**WAYS[way])
+    alone = generate(model, prompts, faces, generation, batch_size=1)
+    together = generate(model, prompts, faces, generation, batch_size=5)
+    assert alone.texts == together.texts
+    np.testing.assert_allclose(alone.likelihoods, together.likelihoods, rtol=1e-4, atol=1e-3)
+    assert alone.tokens.tolist() == together.tokens.tolist()
+    assert alone.ended.tolist() == together.ended.tolist()
+    assert any(alone.texts), "a model that says nothing tests nothing"
+
+
+def test_beams_find_what_is_likelier_than_the_greedy_answer(model, prompts, faces):
+    # By the sum: a length is no part of it.
+    one, many = (
+        generate(model, prompts, faces, written(10, num_beams=n, length_penalty=0.0), 12)
+        for n in (1, 6)
+    )
+    assert (many.likelihoods >= one.likelihoods - 1e-3).mean() > 0.7
+    assert many.likelihoods.sum() >= one.likelihoods.sum() - 1e-3
+
+
+def test_a_sample_hangs_on_the_seed_and_the_record_alone(model, prompts, faces):
+    generation = written(temperature=30.0)
+    first = generate(model, prompts, faces, generation, 4, seed=1).texts
+    assert generate(model, prompts, faces[::-1], generation, 4, seed=1).texts == first[::-1]
+    assert generate(model, prompts, faces, generation, 4, seed=2).texts != first
+    cold = generate(model, prompts, faces, written(temperature=1e-4), 4).texts
+    assert cold == generate(model, prompts, faces, written(), 4).texts
+
+
+def test_samples_come_as_often_as_the_model_finds_them_likely():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    draws = 4000
+    generators = [torch.Generator().manual_seed(i) for i in range(draws)]
+    drawn = Draw(generators)(None, logits.repeat(draws, 1)).argmax(1)
+    shares = torch.bincount(drawn, minlength=4) / draws
+    torch.testing.assert_close(shares, logits.softmax(0), atol=0.03, rtol=0)
+
+
+def test_no_phrase_is_written_twice_where_it_may_not_be(model, prompts, faces, monkeypatch):
+    rows = []
+    monkeypatch.setattr(
+        prompts.tokenizer, "batch_decode", lambda new, *_: rows.extend(new) or [""] * len(new)
+    )
+    generate(model, prompts, faces, written(24, no_repeat_ngram_size=2), 12)
+    assert max(map(len, rows)) > 4
+    for row in rows:
+        pairs = list(pairwise(row))
+        assert len(pairs) == len(set(pairs))
+
+
+def test_a_text_that_was_cut_off_is_told_from_one_that_ended(model, prompts, faces):
+    cut = generate(model, prompts, faces[:2], written(1), 2)
+    assert cut.tokens.tolist() == [1, 1]
+    settings = model.get_base_model()
+    language_model = getattr(settings, "language_model", settings)
+    before = language_model.generation_config.eos_token_id
+    every = list(range(len(prompts.tokenizer)))
+    language_model.generation_config.eos_token_id = every
+    try:
+        ended = generate(model, prompts, faces[:2], written(5), 2)
+    finally:
+        language_model.generation_config.eos_token_id = before
+    assert ended.ended.all()
+    assert ended.tokens.tolist() == [1, 1]
+    assert not cut.ended.all()
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("  a  red\n\ncircle ", "a red circle"),
+        ("red<|im_end|>", "red"),
+        ("<|vision_start|>caf\u0065\u0301 \ufffd", "caf\u00e9"),
+        ("2 < 3 | 4 > 1", "2 < 3 | 4 > 1"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_cleaned_of_what_is_no_text(raw, expected):
+    assert clean(raw) == expected
 
 
 def test_batch_size_changes_no_score(model, prompts, faces):
@@ -58,20 +150,18 @@ def test_scores_are_those_of_one_forward_pass_per_answer(
 def test_the_likelihood_of_a_text_is_that_of_its_tokens_to_the_end(
     architecture, model, prompts, questions, faces, monkeypatch
 ):
-    """Taught by hand to say one word and stop, its likelihood is the word's score."""
-    texts, found = generate(model, prompts, faces[:2], max_new_tokens=4, batch_size=2)
-    collator = architecture.collator(questions, answers=True)
     ids = []
+    texts = ["", ""]
     monkeypatch.setattr(
-        prompts.tokenizer, "batch_decode", lambda new, **_: ids.extend(new.tolist()) or texts
+        prompts.tokenizer, "batch_decode", lambda rows, *_: ids.extend(rows) or texts
     )
-    generate(model, prompts, faces[:2], max_new_tokens=4, batch_size=2)
-    ends = end_tokens(model, prompts)
+    found = generate(model, prompts, faces[:2], written(4), batch_size=2)
+    collator = architecture.collator(questions, answers=True)
     for number, row in enumerate(ids):
-        stop = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
-        monkeypatch.setattr(collator, "answer_ids", lambda _, own=row[:stop]: own)
+        monkeypatch.setattr(collator, "answer_ids", lambda _, own=row: own)
         expected = likelihoods(model, collator, [faces[number]], [""])
-        np.testing.assert_allclose(found[number], expected[0], atol=1e-3)
+        np.testing.assert_allclose(found.likelihoods[number], expected[0], atol=1e-3)
+        assert found.tokens[number] == len(row)
 
 
 def test_a_text_ends_where_training_ends_it_and_where_the_base_does(architecture, model, prompts):
@@ -86,7 +176,7 @@ def test_a_text_ends_where_training_ends_it_and_where_the_base_does(architecture
 
 
 def test_special_tokens_and_white_space_are_not_part_of_an_answer(model, prompts, faces):
-    for text in generate(model, prompts, faces[:3], max_new_tokens=8, batch_size=3)[0]:
+    for text in generate(model, prompts, faces[:3], written(8), batch_size=3).texts:
         assert not any(special in text for special in ("<|", "<s>", "</s>", "<pad>", "<image>"))
         assert text == text.strip()
 
@@ -95,7 +185,7 @@ def test_a_model_in_half_precision_says_and_scores(architecture, prompts, faces)
     half = load_base(
         architecture.base, architecture.recipe.model_copy(update={"precision": "bf16"})
     )
-    texts, likely = generate(half, prompts, faces[:3], max_new_tokens=3, batch_size=2)
-    assert len(texts) == 3
-    assert np.isfinite(likely).all()
+    said = generate(half, prompts, faces[:3], written(3), batch_size=2)
+    assert len(said.texts) == 3
+    assert np.isfinite(said.likelihoods).all()
     assert np.isfinite(score(half, prompts, faces[:3], LABELS, batch_size=2)).all()

@@ -3,6 +3,7 @@ import pytest
 
 from src import tasks
 from src.errors import UserError
+from src.records import Generated
 from src.schema import Prompt
 
 
@@ -25,7 +26,8 @@ def test_predictions_hold_references_and_probabilities(recipe):
         {"id": "a", "question": "What?", "answers": ["red", "crimson"]},
         {"id": "b", "question": "Which?", "answers": []},
     ]
-    frame = task.predictions(records, ["red", "two"], np.log([0.5, 0.25]))
+    said = Generated(["red", "two"], np.log([0.5, 0.25]), np.array([2, 2]), np.array([True] * 2))
+    frame = task.predictions(records, said, None)
     assert frame["answer"].tolist()[0] == "red"
     assert [list(r) for r in frame["answers"]] == [["red", "crimson"], []]
     assert frame["probability"].tolist() == pytest.approx([0.5, 0.25])

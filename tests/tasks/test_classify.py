@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from src.records import Generated
 from tests.conftest import LABELS
 
 
@@ -29,7 +30,8 @@ def test_the_question_names_every_class(task):
 def test_predictions_follow_the_scores_and_add_up_to_one(task):
     records = [{"id": "a", "label": "Joy"}, {"id": "b", "label": "Fear"}]
     scores = np.log([[0.1, 0.1, 0.1, 0.5, 0.1, 0.1], [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]]) - 700
-    frame = task.predictions(records, ["joy", "none of them"], scores)
+    said = Generated(["joy", "none of them"], *np.ones((3, 2)))
+    frame = task.predictions(records, said, scores)
     assert frame["predicted"].tolist() == ["Joy", "Natural"]
     assert frame["generated_label"][0] == "Joy"
     assert frame["generated_label"].isna().tolist() == [False, True]

@@ -6,7 +6,7 @@ def test_checkpoints_of_other_weights_settings_or_seeds_are_not_gone_on_from(rec
     weights.write_bytes(b"one")
     first = checkpoint_folder(recipe, 1, [weights])
     assert checkpoint_folder(recipe, 1, [weights]) == first
-    other = recipe.model_copy(update={"max_new_tokens": 9})
+    other = recipe.model_copy(update={"family": "another"})
     assert checkpoint_folder(other, 1, [weights]) != first
     assert checkpoint_folder(recipe, 2, [weights]) != first
     weights.write_bytes(b"two")

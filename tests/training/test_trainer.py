@@ -10,7 +10,8 @@ from src.errors import UserError
 from src.families import qwen2_vl
 from src.inference.generate import generate
 from src.training import trainer
-from src.training.collator import IGNORED, Collator, answer_logits
+from src.training.collator import IGNORED, Collator, foretell
+from src.training.pretrain import EXAM
 
 
 @pytest.fixture
@@ -57,9 +58,9 @@ def test_the_loss_is_that_of_the_answer_tokens_over_full_logits(architecture, qu
 
 def test_logits_are_made_for_answer_positions_alone(architecture, questions, faces):
     batch = architecture.collator(questions, answers=True)(faces)
-    logits, targets, answered = answer_logits(architecture.tuned(), batch)
+    said = foretell(architecture.tuned(), batch)
     count = int((batch["labels"] != IGNORED).sum())
-    assert len(logits) == len(targets) == int(answered.sum()) == count
+    assert len(said.logits) == len(said.targets) == int(said.answered.sum()) == count
 
 
 def test_training_moves_every_adapter_weight_and_no_other(
@@ -145,7 +146,7 @@ def test_the_measured_accuracy_is_that_of_greedy_decoding(
     log = trainer.train(model, collator, records, records, longer, tmp_path, seed=1)
     measured = [entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry]
     prompts = architecture.collator(questions, answers=False)
-    texts, _ = generate(model.eval(), prompts, records, max_new_tokens=8, batch_size=4)
+    texts = generate(model.eval(), prompts, records, EXAM, batch_size=4).texts
     right = sum(t == r["label"] for t, r in zip(texts, records, strict=True)) / len(records)
     assert right == pytest.approx(max(measured))
     assert 0 < right < 1, "a model that is never right or never wrong tests nothing"

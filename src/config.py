@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from src.errors import UserError
-from src.schema import Params
+from src.schema import Grid, Params
 
 PARAMS = Path("params.yaml")
 SCALES = ("tiny", "full")
@@ -52,12 +52,49 @@ def load(path: Path = PARAMS) -> Params:
     if scale not in SCALES:
         raise UserError(f"{path}: scale: {scale!r} is none of {', '.join(SCALES)}")
     checked = {s: at_scale(path, s) for s in SCALES}
+    load_grids(path)
     return checked[scale]
 
 
 def at_scale(path: Path, scale: str) -> Params:
     """The parameters at a scale, whatever the file's own is. Raises UserError as `load` does."""
     return _check(path, _read(path), scale)
+
+
+def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
+    """The grids of ablations by name. Raises UserError as `load` does, which checks them too.
+
+    Their values are not tried out here: an experiment may change what they were written for.
+    """
+    raw = _read(path)
+    try:
+        grids = TypeAdapter(dict[str, Grid]).validate_python(raw.get("ablations") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, ("ablations", *first["loc"])))
+        raise UserError(f"{path}: {key}: {_what(first)}") from None
+    for name, grid in grids.items():
+        where = f"{path}: ablations.{name}"
+        if not name.isidentifier():
+            raise UserError(f"{where}: a name has letters, digits and _ alone")
+        if grid.recipe not in (raw.get("recipes") or {}):
+            raise UserError(f"{where}.recipe: no recipe is named {grid.recipe!r}")
+        for key in [*(grid.values or {}), *(k for p in (grid.points or {}).values() for k in p)]:
+            if not _names_a_value(raw, key):
+                raise UserError(f"{where}: {key}: no such key")
+    return grids
+
+
+def _names_a_value(raw: Any, key: str) -> bool:
+    """Whether a dotted key is there, or is in a block that is null in this experiment."""
+    block = {k: v for k, v in raw.items() if k not in ("ablations", "scale")}
+    for part in key.split("."):
+        if block is None:
+            return True
+        if not isinstance(block, dict) or part not in block:
+            return False
+        block = block[part]
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -120,7 +157,7 @@ def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
 
         return {name: value(name, given) for name, given in block.items()}
 
-    top = {k: v for k, v in raw.items() if k != "train"}
+    top = {k: v for k, v in raw.items() if k not in ("train", "ablations")}
     top["scale"] = scale
     top["data"] = {
         name: scaled(without_scales(block), f"data.{name}")

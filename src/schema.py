@@ -22,6 +22,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Strict(BaseModel):
@@ -112,7 +113,7 @@ class Data(Strict):
     near_duplicate_distance: Annotated[int, Field(ge=0, le=64)]
     limit: Positive | None
     # Of a video; null where the data are pictures.
-    frames: Annotated[int, Field(ge=2, le=128, multiple_of=2)] | None
+    frames: Annotated[int, Field(ge=2, le=128, multiple_of=2)] | None = None
     image_size: Annotated[int, Field(ge=28, le=4096)]
     source: Source
 
@@ -223,7 +224,7 @@ class Training(Strict):
     select_by: Literal["loss", "accuracy"]
     answered_each_epoch: Count
     workers: Count
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None
+    seed: Seed | None
 
     @field_validator("warmup_steps")
     @classmethod
@@ -335,11 +336,37 @@ class Explain(Strict):
     deleted: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Grid(Strict):
+    """Runs of one recipe that differ in some values; the first is what the others are held against.
+
+    Either every combination of `values`, or `points`: named sets of a value a key.
+    """
+
+    recipe: Name
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    metrics: Annotated[list[Name], Field(min_length=1)]
+    values: dict[Name, Annotated[list[Any], Field(min_length=1)]] | None = None
+    points: dict[Name, dict[Name, Any]] | None = None
+
+    @field_validator("seeds")
+    @classmethod
+    def _once_each(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands there twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Grid:
+        if bool(self.values) == bool(self.points):
+            raise ValueError("name one of values and points")
+        return self
+
+
 class Params(Strict):
     """The whole file at its scale."""
 
     scale: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     data: dict[str, Data]
     base: dict[str, Base]
     recipes: dict[str, Recipe]

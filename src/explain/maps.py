@@ -1,101 +1,89 @@
-"""Heatmaps: which parts of a picture speak for an answer."""
+"""Heatmaps: which parts of a picture or a video speak for what a model says.
 
-from collections.abc import Sequence
+A map of a video lies on its film strip: the frames of a step share one map, beside the next.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from peft import PeftModel
 from PIL import Image
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import nn
 from torch.nn import functional
 
-from src.inference.generate import base_of, to_device
-from src.training.collator import Collator, foretell, log_likelihood
+from src.explain.targets import Explained
+from src.inference.generate import base_of
+
+Grid = tuple[int, int]  # rows and columns
 
 
-class AnswerLikelihood(nn.Module):
-    """Normalised pictures (batch, 3, height, width) into the log-probability of their answers.
+class EachCAM(GradCAM):
+    """Grad-CAM of each of several numbers, from one forward pass and a backward pass for each."""
 
-    `answers` are the texts that `records` are explained for. A batch may hold every picture
-    several times in a row, as `occlusion` does with its variants.
-    """
+    def each(self, pixels: torch.Tensor) -> Iterator[np.ndarray]:
+        """Maps (batch, height, width) in [0, 1], number by number."""
+        for number in self.activations_and_grads(pixels).unbind(1):
+            self.activations_and_grads.gradients = []
+            number.sum().backward(retain_graph=True)
+            yield self.aggregate_multi_layers(self.compute_cam_per_layer(pixels, [], False))
 
-    def __init__(
-        self,
-        model: PeftModel,
-        collator: Collator,
-        records: Sequence[dict[str, Any]],
-        answers: Sequence[str],
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.collator = collator
-        inputs = collator.with_answers(records, answers)
-        self.inputs = to_device(inputs, model)
-        self.images = [record["image"] for record in records]
-
-    def pixels(self) -> torch.Tensor:
-        """The normalised pictures of the records: (batch, 3, height, width)."""
-        pixels = self.collator.family.pixels(self.collator.processor, self.images)
-        return pixels.to(self.model.device, self.model.dtype)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(batch, 1), as Grad-CAM's targets expect it."""
-        times = len(pixels) // len(self.images)
-        visual = self.collator.family.visual_inputs(self.collator.processor, pixels)
-        inputs = {
-            name: value.repeat_interleave(times, 0)
-            for name, value in self.inputs.items()
-            if name not in visual
-        }
-        return log_likelihood(foretell(self.model, inputs | visual))[:, None]
+    def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, int]:
+        """A picture's own size; a strip's map is not enlarged, or its steps would run together."""
+        of_strip = self.model.steps is not None
+        seen = self.activations_and_grads.activations[0] if of_strip else input_tensor
+        return super().get_target_width_height(seen)
 
 
-def gradcam(explained: AnswerLikelihood, cells: int) -> np.ndarray:
-    """Grad-CAM (https://arxiv.org/abs/1610.02391) of every picture: (pictures, cells, cells)."""
+def gradcams(explained: Explained, grid: Grid) -> np.ndarray:
+    """Grad-CAM (https://arxiv.org/abs/1610.02391): (numbers, pictures, rows, columns)."""
     family, processor = explained.collator.family, explained.collator.processor
     pixels = explained.pixels().requires_grad_(True)
     size = tuple(pixels.shape[-2:])
-    with GradCAM(
+    strip = [] if explained.steps is None else [explained.steps]
+    with EachCAM(
         model=explained,
         target_layers=[family.cam_layer(base_of(explained.model))],
         # Grad-CAM goes on in NumPy, which has no bf16.
-        reshape_transform=lambda a: family.cam_maps(processor, a, size).float(),
+        reshape_transform=lambda a: family.cam_maps(processor, a, size, *strip).float(),
     ) as cam:
-        maps = cam(input_tensor=pixels, targets=[ClassifierOutputTarget(0)] * len(pixels))
-    return in_cells(maps, cells)
+        return np.stack([in_cells(maps, grid) for maps in cam.each(pixels)])
+
+
+def gradcam(explained: Explained, grid: Grid) -> np.ndarray:
+    """Grad-CAM of the first number: (pictures, rows, columns)."""
+    return gradcams(explained, grid)[0]
 
 
 @torch.inference_mode()
-def occlusion(explained: AnswerLikelihood, cells: int, batch_size: int) -> np.ndarray:
-    """Loss of log-probability (nats) when a cell is covered: (pictures, cells, cells).
+def occlusions(explained: Explained, grid: Grid, batch_size: int) -> np.ndarray:
+    """Loss (nats) of each number when a cell is covered: (numbers, pictures, rows, columns).
 
     Zeiler and Fergus (https://arxiv.org/abs/1311.2901), with the picture's mean as the cover.
     """
-    covers = np.eye(cells**2, dtype=bool).reshape(-1, cells, cells)
-    pictures = len(explained.images)
-    covered = likelihood_without(explained, np.stack([covers] * pictures), batch_size)
-    whole = likelihood_without(
-        explained, np.zeros((pictures, 1, cells, cells), dtype=bool), batch_size
-    )
-    return (whole - covered).reshape(pictures, cells, cells)
+    rows, columns = grid
+    covers = np.eye(rows * columns, dtype=bool).reshape(-1, rows, columns)
+    pictures = len(explained.media)
+    covered = numbers_without(explained, np.stack([covers] * pictures), batch_size)
+    whole = numbers_without(explained, np.zeros((pictures, 1, *grid), dtype=bool), batch_size)
+    return np.moveaxis(whole - covered, 2, 0).reshape(-1, pictures, rows, columns)
+
+
+def occlusion(explained: Explained, grid: Grid, batch_size: int) -> np.ndarray:
+    """That of the first number: (pictures, rows, columns)."""
+    return occlusions(explained, grid, batch_size)[0]
 
 
 @torch.inference_mode()
-def likelihood_without(
-    explained: AnswerLikelihood, covers: np.ndarray, batch_size: int
-) -> np.ndarray:
-    """Log-probability of the answers with cells covered by the mean of their picture.
+def numbers_without(explained: Explained, covers: np.ndarray, batch_size: int) -> np.ndarray:
+    """The explained numbers with cells covered by the mean of their picture or video.
 
     Args:
-        covers: booleans (pictures, variants, cells, cells).
+        covers: booleans (pictures, variants, rows, columns).
 
     Returns:
-        (pictures, variants), in nats.
+        (pictures, variants, numbers), in nats.
     """
     pixels = explained.pixels()
     variants = max(1, batch_size // len(pixels))
@@ -107,23 +95,30 @@ def likelihood_without(
         masks = masks.to(pixels.device)[:, :, None]
         variant = torch.where(masks, means[:, None], pixels[:, None])
         found = explained(variant.flatten(0, 1))
-        columns.append(found.view(len(pixels), -1).cpu().numpy())
+        columns.append(found.unflatten(0, (len(pixels), -1)).cpu().numpy())
     return np.concatenate(columns, 1)
 
 
-def edges(images: Sequence[Image.Image], cells: int) -> np.ndarray:
-    """Strength of the brightness edges of each picture (Sobel): (pictures, cells, cells).
+def edges(media: Sequence[Any], grid: Grid) -> np.ndarray:
+    """Strength of the brightness edges of each picture (Sobel): (pictures, rows, columns).
 
-    It knows nothing of the model: a map that does no better explains nothing.
+    Of a video, the mean over the frames of each step. It knows nothing of the model: a map that
+    does no better explains nothing.
     """
     found = []
-    for image in images:
-        grey = np.asarray(image.convert("L"), np.float32)
-        across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-        found.append(np.hypot(across, down))
-    return in_cells(np.stack(found), cells)
+    for medium in media:
+        frames = medium if isinstance(medium, list) else [medium]
+        steps = np.array_split(np.stack([_edges(frame) for frame in frames]), grid[1] // grid[0])
+        found.append(np.concatenate([step.mean(0) for step in steps], 1))
+    return in_cells(np.stack(found), grid)
 
 
-def in_cells(maps: np.ndarray, cells: int) -> np.ndarray:
-    """Maps (pictures, height, width) averaged over cells: (pictures, cells, cells)."""
-    return functional.adaptive_avg_pool2d(torch.from_numpy(maps), cells).numpy()
+def _edges(image: Image.Image) -> np.ndarray:
+    grey = np.asarray(image.convert("L"), np.float32)
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    return np.hypot(across, down)
+
+
+def in_cells(maps: np.ndarray, grid: Grid) -> np.ndarray:
+    """Maps (pictures, height, width) averaged over cells: (pictures, rows, columns)."""
+    return functional.adaptive_avg_pool2d(torch.from_numpy(maps), grid).numpy()

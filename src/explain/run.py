@@ -1,15 +1,16 @@
 """One recipe's heatmaps: the gallery, and the scores that say what the maps are worth."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from pytorch_grad_cam.utils.image import show_cam_on_image
+from peft import PeftModel
 from tqdm import tqdm
 
-from src.explain import maps, scores
+from src.explain import gallery, maps, scores
+from src.explain.targets import Explained, WordLikelihoods, named_by_head, scored
 from src.files import whole, write_json
 from src.inference.generate import base_of
 from src.inference.predict import predictions_file
@@ -17,9 +18,10 @@ from src.metrics.intervals import interval
 from src.models import load_tuned
 from src.records import read_split
 from src.schema import Evaluate, Explain, Params, Recipe
+from src.training.collator import Collator
 from src.training.load import load_collator
 
-SHOWN_SIDE = 224
+WORDS = 12  # of a text that are explained one by one, at most
 
 
 def run(recipe: Recipe, params: Params) -> None:
@@ -27,18 +29,36 @@ def run(recipe: Recipe, params: Params) -> None:
     frame = pd.read_parquet(predictions_file(recipe, "tuned"))
     chosen = pick(frame, params.explain, params.seed)
     records = _records(recipe, chosen)
-    found, covered = _maps(recipe, records, list(chosen["predicted"]), params)
+    base = Path("models/base") / recipe.base
+    model = load_tuned(base, Path("models/adapters") / recipe.name, recipe)
+    collator = load_collator(recipe, answers=True)
+    found, covered = _maps(model, collator, records, chosen, params)
     regions = [record["regions"] for record in records]
     numbers = _scores(found, covered, regions, params.evaluate, params.seed)
     write_json(Path("metrics") / recipe.name / "gradcam.json", numbers)
-    shown = gallery(chosen["correct"].to_numpy(bool), params.explain.gallery)
+    shown = gallery.chosen(chosen["correct"].to_numpy(bool), params.explain.gallery)
     with whole(Path("reports/gradcam") / recipe.name) as folder:
         folder.mkdir(parents=True)
         entries = [
-            _show(folder, number, records[i], chosen.iloc[i], found, i)
+            gallery.save(
+                folder,
+                number,
+                records[i].get("video") or records[i]["image"],
+                chosen.iloc[i],
+                {name: values[i] for name, values in found.items()},
+            )
             for number, i in enumerate(shown)
         ]
+        if writes_texts(frame):
+            parts = [records[i] for i in shown], chosen.iloc[shown]
+            extra = _word_by_word(model, collator, *parts, params, folder)
+            entries = [entry | more for entry, more in zip(entries, extra, strict=True)]
         write_json(folder / "gallery.json", entries)
+
+
+def writes_texts(frame: pd.DataFrame) -> bool:
+    """Whether answers are texts of several words: only of those is it said whether they ended."""
+    return "ended" in frame
 
 
 def pick(frame: pd.DataFrame, explain: Explain, seed: int) -> pd.DataFrame:
@@ -48,19 +68,6 @@ def pick(frame: pd.DataFrame, explain: Explain, seed: int) -> pd.DataFrame:
     return frame.iloc[np.sort(rng.choice(len(frame), count, replace=False))].reset_index(drop=True)
 
 
-def gallery(correct: np.ndarray, count: int) -> list[int]:
-    """Positions of `count` examples, half right and half wrong where there are as many."""
-    right, wrong = np.flatnonzero(correct), np.flatnonzero(~correct)
-    wrong_count = min(len(wrong), max(count // 2, count - len(right)))
-    return [*_spread(right, count - wrong_count), *_spread(wrong, wrong_count)]
-
-
-def _spread(positions: np.ndarray, count: int) -> list[int]:
-    """Up to `count` of the positions, evenly: the split lists one class after the other."""
-    count = min(count, len(positions))
-    return positions[np.linspace(0, len(positions) - 1, count).round().astype(int)].tolist()
-
-
 def _records(recipe: Recipe, chosen: pd.DataFrame) -> list[dict[str, Any]]:
     split = read_split(Path("data/prepared") / recipe.data / "test.parquet")
     place = {identity: i for i, identity in enumerate(split["id"])}
@@ -68,29 +75,30 @@ def _records(recipe: Recipe, chosen: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _maps(
-    recipe: Recipe, records: list[dict[str, Any]], answers: list[str], params: Params
+    model: PeftModel,
+    collator: Collator,
+    records: list[dict[str, Any]],
+    rows: pd.DataFrame,
+    params: Params,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Maps (pictures, cells, cells) by name, and what covering their hottest cells costs."""
+    """Maps (examples, rows, columns) by name, and what covering their hottest cells costs."""
     explain, batch_size = params.explain, params.evaluate.batch_size
-    base = Path("models/base") / recipe.base
-    model = load_tuned(base, Path("models/adapters") / recipe.name, recipe)
-    collator = load_collator(recipe, answers=True)
     rng = np.random.default_rng(params.seed)
     found: dict[str, list[np.ndarray]] = {}
     covered: dict[str, list[np.ndarray]] = {}
     for start in tqdm(range(0, len(records), batch_size), desc="explain", unit="batch"):
         part = slice(start, start + batch_size)
-        explained = maps.AnswerLikelihood(model, collator, records[part], answers[part])
-        cells = explain.cells
+        explained = scored(model, collator, records[part], rows.iloc[part])
+        grid = explained.grid(explain.cells)
         batch = {
-            "gradcam": maps.gradcam(explained, cells),
-            "occlusion": maps.occlusion(explained, cells, batch_size),
-            "edges": maps.edges(explained.images, cells),
-            "random": rng.random((len(explained.images), cells, cells)),
+            "gradcam": maps.gradcam(explained, grid),
+            "occlusion": maps.occlusion(explained, grid, batch_size),
+            "edges": maps.edges(explained.media, grid),
+            "random": rng.random((len(explained.media), *grid)),
         }
         with scores.randomised(collator.family.vision(base_of(model)), params.seed):
-            batch["randomised"] = maps.gradcam(explained, cells)
-            batch["randomised_occlusion"] = maps.occlusion(explained, cells, batch_size)
+            batch["randomised"] = maps.gradcam(explained, grid)
+            batch["randomised_occlusion"] = maps.occlusion(explained, grid, batch_size)
         drops = _drops(explained, batch, explain.deleted, batch_size)
         for name, values in batch.items():
             found.setdefault(name, []).append(values)
@@ -103,12 +111,12 @@ def _joined(batches: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _drops(
-    explained: maps.AnswerLikelihood, batch: dict[str, np.ndarray], share: float, batch_size: int
+    explained: Explained, batch: dict[str, np.ndarray], share: float, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Nats that an answer loses when a map's hottest cells are covered, by map."""
     chosen = [scores.hottest(values, share) for values in batch.values()]
     covers = np.stack([np.zeros_like(chosen[0]), *chosen], 1)
-    left = maps.likelihood_without(explained, covers, batch_size)
+    left = maps.numbers_without(explained, covers, batch_size)[..., 0]
     return {name: left[:, 0] - left[:, i] for i, name in enumerate(batch, start=1)}
 
 
@@ -147,33 +155,31 @@ def _scores(
     return numbers
 
 
-def _show(
+def _word_by_word(
+    model: PeftModel,
+    collator: Collator,
+    records: Sequence[dict[str, Any]],
+    rows: pd.DataFrame,
+    params: Params,
     folder: Path,
-    number: int,
-    record: dict[str, Any],
-    prediction: pd.Series,
-    found: dict[str, np.ndarray],
-    position: int,
-) -> dict[str, Any]:
-    """Save one picture and its overlays; returns its entry in the gallery."""
-    picture = record["image"].resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC)
-    files = {"picture": f"{number:02d}_picture.png"}
-    picture.save(folder / files["picture"])
-    for name in ("gradcam", "occlusion"):
-        files[name] = f"{number:02d}_{name}.png"
-        overlay(picture, found[name][position]).save(folder / files[name])
-    columns = ("id", "question", "predicted", "probability", "correct")
-    entry = {c: getattr(prediction[c], "item", lambda c=c: prediction[c])() for c in columns}
-    return entry | {"label": prediction["label" if "label" in prediction else "answer"]} | files
-
-
-def overlay(picture: Image.Image, cells: np.ndarray) -> Image.Image:
-    """A map laid over its picture; what speaks against the answer stays cold."""
-    hot = np.clip(cells, 0, None)
-    scaled = hot / hot.max() if hot.max() > 0 else hot
-    smooth = Image.fromarray(scaled.astype(np.float32)).resize(
-        picture.size, Image.Resampling.BICUBIC
-    )
-    heat = np.clip(np.asarray(smooth), 0, 1)
-    rgb = np.asarray(picture, np.float32) / 255
-    return Image.fromarray(show_cam_on_image(rgb, heat, use_rgb=True, image_weight=0.55))
+) -> Iterator[dict[str, Any]]:
+    """What the gallery says of each example's text, with an overlay of each of its first words."""
+    batch_size = params.evaluate.batch_size
+    of_class = named_by_head(model, collator)
+    for start in range(0, len(records), batch_size):
+        part = slice(start, start + batch_size)
+        texts = list(rows["generated"].iloc[part])
+        explained = WordLikelihoods(model, collator, records[part], texts, WORDS)
+        grid = explained.grid(params.explain.cells)
+        found = {name: np.empty((0, len(texts), *grid)) for name in gallery.MAPS}
+        if explained.count:
+            found["gradcam"] = maps.gradcams(explained, grid)
+            found["occlusion"] = maps.occlusions(explained, grid, batch_size)
+        for i, text in enumerate(texts):
+            own = {name: values[:, i] for name, values in found.items()}
+            words = explained.words[i]
+            yield {
+                "generated": text,
+                "reference": rows["answer"].iloc[start + i],
+                "of_class": of_class,
+            } | gallery.save_words(folder, start + i, explained.media[i], words, own)

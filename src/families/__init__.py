@@ -10,10 +10,13 @@ A module of this package defines
 - `LEAD` and `answer(text)`: what a prompt ends with, where the tokens of an answer depend on it,
   and the answer as it follows, without the end token;
 - `answer_logits(model, inputs, tokens, real)`: the logits of many answers to each prompt;
-- `pixels(processor, images)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
+- `pixels(processor, media)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
   from that the model's inputs, differentiably;
 - `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision
   tower, the module in it that Grad-CAM reads, and that module's output as maps.
+
+Where the family reads videos, `pixels` lays each out as a film strip of steps, which is what the
+tower reads at once, and the functions that read it take the number of `steps` as a last argument.
 
 The language model of every family lives under the name `language_model`, which is all that LoRA
 needs to know (src/models.py).

@@ -37,6 +37,7 @@ UNSAFE = ()
 LEAD = ""
 render = common.chat
 
+Medium = Image.Image | list[Image.Image]  # a picture, or the frames of a video
 PATCH = 14
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
@@ -65,24 +66,50 @@ def answer(text: str) -> str:
     return text
 
 
-def pixels(processor: ProcessorMixin, images: list[Image.Image]) -> torch.Tensor:
-    """Pictures of one size, normalised as the processor does: (batch, 3, height, width)."""
-    own = processor.image_processor
-    raw = torch.stack([pil_to_tensor(image) for image in images])
-    resized = own.resize(raw, own.size, own.resample, factor=own.patch_size * own.merge_size)
+def pixels(processor: ProcessorMixin, media: list[Medium]) -> torch.Tensor:
+    """Pictures, or videos, of one size and length, normalised as the processor does.
+
+    Pictures are (batch, 3, height, width). A video, whose frames are of the right size already, is
+    a film strip: (batch, 2 * 3, height, steps * width). The tower reads two frames in one step;
+    the steps lie side by side, the frames of each in the channels.
+    """
+    if isinstance(media[0], Image.Image):
+        own = processor.image_processor
+        raw = torch.stack([pil_to_tensor(image) for image in media])
+        raw = own.resize(raw, own.size, own.resample, factor=own.patch_size * own.merge_size)
+        return _normalised(own, raw, own.do_rescale)
+    own = processor.video_processor
+    raw = torch.stack([torch.stack([pil_to_tensor(frame) for frame in video]) for video in media])
+    frames = _normalised(own, raw.float() / 255, False)
+    lacking = -frames.shape[1] % own.temporal_patch_size
+    # The processor, too, fills the last step up with the last frame.
+    frames = torch.cat([frames, frames[:, -1:].expand(-1, lacking, -1, -1, -1)], 1)
+    steps = frames.unflatten(1, (-1, own.temporal_patch_size))
+    return steps.permute(0, 2, 3, 4, 1, 5).flatten(1, 2).flatten(3)
+
+
+def _normalised(own: Any, raw: torch.Tensor, rescale: bool) -> torch.Tensor:
     return own.rescale_and_normalize(
-        resized, own.do_rescale, own.rescale_factor, own.do_normalize, own.image_mean, own.image_std
+        raw, rescale, own.rescale_factor, own.do_normalize, own.image_mean, own.image_std
     )
 
 
-def visual_inputs(processor: ProcessorMixin, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Model inputs from normalised pictures (batch, 3, height, width), differentiably."""
-    own = processor.image_processor
-    patches, rows, columns = own.patchify(
-        pixels, own.patch_size, own.merge_size, own.temporal_patch_size
-    )
-    grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
-    return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grid}
+def visual_inputs(
+    processor: ProcessorMixin, pixels: torch.Tensor, steps: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Model inputs from what `pixels` makes, differentiably; `steps` are those of a film strip."""
+    own = processor.image_processor if steps is None else processor.video_processor
+    sizes = own.patch_size, own.merge_size, own.temporal_patch_size
+    if steps is None:
+        patches, *grid = own.patchify(pixels, *sizes)
+        names, grid = ("pixel_values", "image_grid_thw"), [1, *grid]
+    else:
+        frames = pixels.unflatten(1, (own.temporal_patch_size, -1)).unflatten(4, (steps, -1))
+        frames = frames.permute(0, 4, 1, 2, 3, 5).flatten(1, 2).contiguous()
+        patches, *grid = own.patchify(frames, *sizes)
+        names = "pixel_values_videos", "video_grid_thw"
+    grids = torch.tensor([grid] * len(pixels), device=pixels.device)
+    return dict(zip(names, (patches.flatten(0, 1), grids), strict=True))
 
 
 def answer_logits(
@@ -118,17 +145,18 @@ def cam_layer(model: PreTrainedModel) -> nn.Module:
 
 
 def cam_maps(
-    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int]
+    processor: ProcessorMixin, activations: torch.Tensor, size: tuple[int, int], steps: int = 1
 ) -> torch.Tensor:
-    """Activations (tokens, channels) of pictures of `size` as (batch, channels, rows, columns).
+    """Activations (tokens, channels) of what `pixels` makes as (batch, channels, rows, columns).
 
-    The tower lists patches in blocks of merge_size by merge_size.
+    `size` is its height and width, where the maps of a film strip's steps lie side by side. The
+    tower lists patches step by step, in blocks of merge_size by merge_size.
     """
     own = processor.image_processor
     m = own.merge_size
-    rows, columns = (side // own.patch_size // m for side in size)
-    blocks = activations.reshape(-1, rows, columns, m, m, activations.shape[-1])
-    return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    rows, columns = (side // own.patch_size // m for side in (size[0], size[1] // steps))
+    blocks = activations.reshape(-1, steps, rows, columns, m, m, activations.shape[-1])
+    return blocks.permute(0, 6, 2, 4, 1, 3, 5).flatten(4).flatten(2, 3)
 
 
 @dataclass
@@ -172,7 +200,7 @@ class Qwen2VLWithClassifier(Qwen2VLForConditionalGeneration):
 
 
 WITH_CLASSIFIER = Qwen2VLWithClassifier
-# Checkpoints name their weights as older versions did; transformers looks new names up by the class.
+# Checkpoints name their weights as older versions did; transformers knows the new names by class.
 register_checkpoint_conversion_mapping(
     Qwen2VLWithClassifier.__name__,
     get_checkpoint_conversion_mapping(Qwen2VLForConditionalGeneration.__name__),

@@ -1,14 +1,16 @@
 """A tuned model that answers about files of pictures or videos."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from peft import PeftModel
 from PIL import Image
+from pydantic import ValidationError
 
 from src import config, tasks
 from src.decoding import decoded, decoder
@@ -16,7 +18,7 @@ from src.errors import UserError
 from src.inference.predict import answers
 from src.media import Stored
 from src.models import load_tuned, read_recipe
-from src.schema import Recipe
+from src.schema import Generation, Recipe
 from src.training.collator import Collator
 from src.training.load import collator_of
 
@@ -96,7 +98,12 @@ class Tuned:
             row |= {key: said[key] for key in ("question", "probability", "doubt")}
 
 
-def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tuned:
+def load(
+    recipe: str,
+    adapter: str | None = None,
+    base: str | None = None,
+    generation: Mapping[str, Any] = MappingProxyType({}),
+) -> Tuned:
     """The tuned model of a recipe.
 
     Args:
@@ -104,12 +111,19 @@ def load(recipe: str, adapter: str | None = None, base: str | None = None) -> Tu
         adapter: a folder or the id of a repository of the Hub; None: what `dvc repro` trained.
         base: a name in `params.yaml`, a folder or the id of a repository of the Hub; None: the
             recipe's own.
+        generation: what is to be other than in the recipe's block of that name.
 
     Raises:
         UserError: one of them is not there, or the adapter does not fit the base.
     """
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
+    try:
+        written = Generation.model_validate(chosen.generation.model_dump() | {**generation})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+    chosen = chosen.model_copy(update={"generation": written})
     place = adapter or Path("models/adapters") / recipe
     data = params.data[chosen.data]
     labels, size, frames = data.labels, data.image_size, data.frames

@@ -51,7 +51,7 @@ def summarise(
     Raises:
         UserError: no examples, a broken probability, or BERTScore's model is not there.
     """
-    _check(frame)
+    check(frame)
     frame = frame.assign(correct=correct(frame))
     metrics = _headline(frame, evaluate)
     audited, audited_bounds = audit.summary(frame, "exact_match", evaluate, seed)
@@ -60,7 +60,7 @@ def summarise(
         **values(metrics),
         "empty_rate": float(np.mean([not text.strip() for text in frame["generated"]])),
         **audited,
-        "majority": _majority(frame),
+        "majority": majority(frame),
         "interval": bounds(metrics, evaluate, seed) | audited_bounds,
     }
     return rounded(numbers)
@@ -78,13 +78,7 @@ def gains(
     Raises:
         UserError: the two frames are not of the same examples with the same references.
     """
-    tuned = same_examples(base, tuned)
-    for example, before, after in zip(base["id"], base["answers"], tuned["answers"], strict=True):
-        if list(before) != list(after):
-            raise UserError(
-                f"{example!r} has other references in the base predictions than in the tuned "
-                "ones; evaluate both on the same split"
-            )
+    tuned = same_references(base, tuned)
     before, after = _headline(base, evaluate), _headline(tuned, evaluate)
     return rounded(paired_gains(before, after, evaluate, seed))
 
@@ -103,11 +97,81 @@ def plots(
     """
     base, tuned = (frame.assign(correct=correct(frame)) for frame in (base, tuned))
     tables = {
-        "confusion": _confusion(tuned),
-        "classes": pd.concat([_by_kind(base, "base"), _by_kind(tuned, "tuned")]),
+        "confusion": confusion(tuned),
+        "classes": pd.concat([by_kind(base, "base"), by_kind(tuned, "tuned")]),
         **audit.tables(base, tuned, evaluate),
     }
     return {name: table.round(6) for name, table in tables.items()}
+
+
+def check(frame: pd.DataFrame) -> None:
+    """Refuse what cannot be judged.
+
+    Raises:
+        UserError: no examples, one without a reference, or a broken probability.
+    """
+    if frame.empty:
+        raise UserError("there are no predictions to score: the split is empty")
+    probability = frame["probability"].to_numpy(dtype=float)
+    # Written so that NaN, which compares false, is refused.
+    whole = (probability >= 0) & (probability <= 1 + _TOLERANCE)
+    if not whole.all():
+        example, value = frame[["id", "probability"]].iloc[int(np.argmin(whole))]
+        raise UserError(
+            f"{example!r}: the probability {value} of its answer is none; if it is nan, the model "
+            "overflowed: use precision bf16 or fp32"
+        )
+    if without := [i for i, a in zip(frame["id"], frame["answers"], strict=True) if not len(a)]:
+        raise UserError(f"{without[0]!r} has no reference to be judged by; prepare the data again")
+
+
+def same_references(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
+    """`tuned` in the order of `base`.
+
+    Raises:
+        UserError: the two frames are not of the same examples with the same references.
+    """
+    tuned = same_examples(base, tuned)
+    for example, before, after in zip(base["id"], base["answers"], tuned["answers"], strict=True):
+        if list(before) != list(after):
+            raise UserError(
+                f"{example!r} has other references in the base predictions than in the tuned "
+                "ones; evaluate both on the same split"
+            )
+    return tuned
+
+
+def majority(frame: pd.DataFrame) -> float:
+    """Exact match of always giving, to questions of one kind, the answer right for most of them."""
+    right = pd.DataFrame(
+        {
+            "kind": _kinds(frame),
+            "answer": [{normalise(answer) for answer in answers} for answers in frame["answers"]],
+        }
+    ).explode("answer")
+    most = right.groupby("kind")["answer"].agg(lambda answers: answers.value_counts().max())
+    return float(most.sum() / len(frame))
+
+
+def confusion(frame: pd.DataFrame) -> pd.DataFrame:
+    """`actual, predicted` of each example, as `plots` says."""
+    actual = pd.Series([normalise(answer) or EMPTY for answer in frame["answer"]])
+    given = pd.Series([normalise(text) or EMPTY for text in frame["generated"]])
+    given = given.mask(frame["correct"].to_numpy(), actual)
+    counts = actual.value_counts().rename_axis("answer").reset_index()
+    ordered = counts.sort_values(["count", "answer"], ascending=[False, True])
+    shown = ordered["answer"].iloc[:CONFUSED]
+    columns = {"actual": actual, "predicted": given}
+    return pd.DataFrame({name: c.where(c.isin(shown), OTHER) for name, c in columns.items()})
+
+
+def by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:
+    """One row a kind of question: `model, label, score, support`."""
+    grouped = frame["correct"].groupby(_kinds(frame))
+    table = pd.DataFrame({"score": grouped.mean(), "support": grouped.size()})
+    table = table.rename_axis("label").reset_index()
+    table.insert(0, "model", model)
+    return table
 
 
 def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
@@ -122,53 +186,7 @@ def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
     }
 
 
-def _majority(frame: pd.DataFrame) -> float:
-    right = pd.DataFrame(
-        {
-            "kind": _kinds(frame),
-            "answer": [{normalise(answer) for answer in answers} for answers in frame["answers"]],
-        }
-    ).explode("answer")
-    most = right.groupby("kind")["answer"].agg(lambda answers: answers.value_counts().max())
-    return float(most.sum() / len(frame))
-
-
-def _confusion(frame: pd.DataFrame) -> pd.DataFrame:
-    actual = pd.Series([normalise(answer) or EMPTY for answer in frame["answer"]])
-    given = pd.Series([normalise(text) or EMPTY for text in frame["generated"]])
-    given = given.mask(frame["correct"].to_numpy(), actual)
-    counts = actual.value_counts().rename_axis("answer").reset_index()
-    ordered = counts.sort_values(["count", "answer"], ascending=[False, True])
-    shown = ordered["answer"].iloc[:CONFUSED]
-    columns = {"actual": actual, "predicted": given}
-    return pd.DataFrame({name: c.where(c.isin(shown), OTHER) for name, c in columns.items()})
-
-
-def _by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:
-    by_kind = frame["correct"].groupby(_kinds(frame))
-    table = pd.DataFrame({"score": by_kind.mean(), "support": by_kind.size()})
-    table = table.rename_axis("label").reset_index()
-    table.insert(0, "model", model)
-    return table
-
-
 def _kinds(frame: pd.DataFrame) -> np.ndarray:
     if "kind" not in frame:
         return np.full(len(frame), NO_KIND, dtype=object)
     return frame["kind"].astype(object).fillna(NO_KIND).to_numpy()
-
-
-def _check(frame: pd.DataFrame) -> None:
-    if frame.empty:
-        raise UserError("there are no predictions to score: the split is empty")
-    probability = frame["probability"].to_numpy(dtype=float)
-    # Written so that NaN, which compares false, is refused.
-    whole = (probability >= 0) & (probability <= 1 + _TOLERANCE)
-    if not whole.all():
-        example, value = frame[["id", "probability"]].iloc[int(np.argmin(whole))]
-        raise UserError(
-            f"{example!r}: the probability {value} of its answer is none; if it is nan, the model "
-            "overflowed: use precision bf16 or fp32"
-        )
-    if without := [i for i, a in zip(frame["id"], frame["answers"], strict=True) if not len(a)]:
-        raise UserError(f"{without[0]!r} has no reference to be judged by; prepare the data again")

@@ -53,7 +53,7 @@ def summarise(
         UserError: no examples, a name that is none of the labels, or broken probabilities.
     """
     truth, generated = (encode(frame[name], labels) for name in ("label", "generated_label"))
-    probabilities = _probabilities(frame, len(labels))
+    probabilities = shares(frame, len(labels))
     metrics = _headline(frame, labels)
     frame = frame.assign(correct=correct(frame))
     audited, audited_bounds = audit.summary(frame, "accuracy", evaluate, seed)
@@ -82,13 +82,7 @@ def gains(
     Raises:
         UserError: the two frames are not of the same examples with the same labels.
     """
-    tuned = same_examples(base, tuned)
-    changed = base["id"][base["label"].to_numpy() != tuned["label"].to_numpy()]
-    if len(changed):
-        raise UserError(
-            f"{changed.iloc[0]!r} has one label in the base predictions and another in the tuned "
-            "ones; evaluate both on the same split"
-        )
+    tuned = same_labels(base, tuned)
     before, after = _headline(base, labels), _headline(tuned, labels)
     return rounded(paired_gains(before, after, evaluate, seed))
 
@@ -115,20 +109,38 @@ def plots(
     return {name: table.round(6) for name, table in tables.items()}
 
 
-def _headline(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
-    """The metrics that carry an interval and a gain."""
-    truth, predicted, generated = (
-        encode(frame[name], labels) for name in ("label", "predicted", "generated_label")
-    )
+def same_labels(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
+    """`tuned` in the order of `base`.
+
+    Raises:
+        UserError: the two frames are not of the same examples with the same labels.
+    """
+    tuned = same_examples(base, tuned)
+    labels = [frame["label"].astype(object).fillna("").to_numpy() for frame in (base, tuned)]
+    changed = base["id"][labels[0] != labels[1]]
+    if len(changed):
+        raise UserError(
+            f"{changed.iloc[0]!r} has one label in the base predictions and another in the tuned "
+            "ones; evaluate both on the same split"
+        )
+    return tuned
+
+
+def of_classes(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
+    """`accuracy` and `macro_f1` of the most probable class."""
+    truth, predicted = (encode(frame[name], labels) for name in ("label", "predicted"))
     return {
         "accuracy": (accuracy, (truth, predicted)),
         "macro_f1": (partial(macro_f1, classes=len(labels)), (truth, predicted)),
-        "generated_accuracy": (accuracy, (truth, generated)),
     }
 
 
-def _probabilities(frame: pd.DataFrame, classes: int) -> np.ndarray:
-    """(n, classes), checked: a model that overflowed must not pass for an uncertain one."""
+def shares(frame: pd.DataFrame, classes: int) -> np.ndarray:
+    """Probabilities (n, classes): a model that overflowed must not pass for an uncertain one.
+
+    Raises:
+        UserError: a row of `probabilities` is no `classes` shares of 1.
+    """
     for example, row in zip(frame["id"], frame["probabilities"], strict=True):
         row = np.asarray(row, dtype=float)
         # Written so that NaN, which compares false, is refused.
@@ -139,3 +151,12 @@ def _probabilities(frame: pd.DataFrame, classes: int) -> np.ndarray:
                 "of 1; if they are nan, the model overflowed: use precision bf16 or fp32"
             )
     return np.stack(frame["probabilities"].to_list()).astype(float)
+
+
+def _headline(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
+    """The metrics that carry an interval and a gain."""
+    truth, generated = (encode(frame[name], labels) for name in ("label", "generated_label"))
+    return {
+        **of_classes(frame, labels),
+        "generated_accuracy": (accuracy, (truth, generated)),
+    }

@@ -5,23 +5,41 @@ from typing import Any
 import pandas as pd
 
 from src.report.inputs import DataInputs, RecipeInputs, read_picture
-from src.report.pictures import Thumbnail, thumbnail
+from src.report.pictures import SIDE, Thumbnail, strip, thumbnail
 
 SHOWN = 6
 MAPS = ("picture", "gradcam", "occlusion")
+SHEET = 460  # pixels, of the widest sheet of frames
 Example = dict[str, Any]
 
 
 def gallery(inputs: RecipeInputs, recipe: str) -> list[Example]:
-    """Each example with its picture and its heatmaps, wrong answers last."""
+    """Each example with its picture and its heatmaps, wrong answers last.
 
-    def pictures(entry: Example) -> dict[str, Thumbnail]:
+    `words` are those of its text that have heatmaps, each with its own.
+    """
+
+    def pictures(entry: Example, side: int = SIDE) -> dict[str, Thumbnail]:
         folder = inputs.gallery_folder
-        return {m: thumbnail(read_picture(folder / entry[m], recipe)) for m in MAPS if entry.get(m)}
+        named = [name for name in MAPS if entry.get(name)]
+        return {n: thumbnail(read_picture(folder / entry[n], recipe), side) for n in named}
 
-    unknown = dict.fromkeys(("label", "question", "predicted", "probability", "correct"))
-    rows = [unknown | entry | {"pictures": pictures(entry)} for entry in inputs.gallery]
-    return sorted(rows, key=lambda e: e["correct"] is False)
+    def example(entry: Example) -> Example:
+        side = SHEET if entry.get("frames") else SIDE
+        words = [
+            {"word": word["word"], "pictures": pictures(word, side)}
+            for word in entry.get("words", [])
+        ]
+        return _unknown() | entry | {"pictures": pictures(entry, side), "words": words}
+
+    return sorted(map(example, inputs.gallery), key=lambda e: e["correct"] is False)
+
+
+def _unknown() -> Example:
+    """What an entry of the gallery may lack."""
+    names = ("label", "question", "predicted", "probability", "correct")
+    of_texts = ("frames", "generated", "reference", "of_class", "more_words")
+    return dict.fromkeys((*names, *of_texts))
 
 
 def best_and_worst(inputs: RecipeInputs, data: DataInputs) -> dict[str, list[Example]]:
@@ -64,16 +82,26 @@ def common_question(inputs: RecipeInputs) -> str | None:
     return questions[0] if len(questions) == 1 else None
 
 
-def _example(row: Example, picture: bytes | None) -> Example:
+def _example(row: Example, frames: list[bytes] | None) -> Example:
     values = {k: None if _absent(v) else v for k, v in row.items()}
-    truth = next((values[k] for k in ("label", "answer", "reference") if values.get(k)), None)
+    # Where classes are scored, an answer is a class, whatever else was written.
+    named = "probabilities" in values
+    order = ("label", "answer", "reference") if named else ("answer", "reference", "label")
+    truth = next((values[k] for k in order if values.get(k)), None)
     answer = values.get("predicted") or values["generated"]
     return values | {
         "truth": truth,
         "answer": answer,
         "text": values["generated"] if values["generated"] != answer else None,
-        "thumbnail": thumbnail(picture) if picture else None,
+        # That of a text that explains a class.
+        "text_truth": values.get("answer") if named else None,
+        "film": bool(frames) and len(frames) > 1,
+        "thumbnail": _shown(frames) if frames else None,
     }
+
+
+def _shown(frames: list[bytes]) -> Thumbnail:
+    return strip(frames) if len(frames) > 1 else thumbnail(frames[0])
 
 
 def _absent(value: Any) -> bool:

@@ -40,13 +40,17 @@ class DataInputs:
     rejected: pd.DataFrame
     test: Path
 
-    def pictures(self, ids: list[str]) -> dict[str, bytes]:
-        """Encoded pictures of test examples by id; empty where the data has no single picture."""
-        if not ids or "image" not in pq.read_schema(self.test).names:
+    def pictures(self, ids: list[str]) -> dict[str, list[bytes]]:
+        """Encoded pictures of test examples by id: one of a picture, the frames of a video."""
+        media = [c for c in ("image", "video") if c in pq.read_schema(self.test).names]
+        if not ids or not media:
             return {}
-        rows = pq.read_table(self.test, columns=["id", "image"], filters=[("id", "in", ids)])
-        images = zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
-        return {i: image["bytes"] for i, image in images if image and image.get("bytes")}
+        rows = pq.read_table(self.test, columns=["id", *media], filters=[("id", "in", ids)])
+        found = {}
+        for row in rows.to_pylist():
+            frames = [row.get("image"), *(row.get("video") or [])]
+            found[row["id"]] = [f["bytes"] for f in frames if f and f.get("bytes")]
+        return {name: frames for name, frames in found.items() if frames}
 
 
 def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:

@@ -13,9 +13,6 @@ from src.sources import download
 from src.sources.unpack import CHUNK, unpack
 
 KEYS = ("listings", "images")  # in params.yaml; also the folder that each archive holds
-TRIES = 5
-TIMEOUT = 60  # seconds without a byte
-PASSING = {429, 500, 502, 503, 504}
 MD5 = re.compile(r'"([0-9a-f]{32})"')  # the ETag of an upload in several parts is none
 
 
@@ -40,7 +37,7 @@ def fetch(source: Abo, folder: Path, seed: int) -> dict[str, object]:
 
 def _check_room(source: Abo, place: Path, files: dict[str, Path]) -> None:
     sizes = {key: _archive(source, key).size for key in KEYS}
-    rest = sum(max(sizes[key] - _length(file), 0) for key, file in files.items())
+    rest = sum(max(sizes[key] - download.length(file), 0) for key, file in files.items())
     # The archives are not compressed: what is unpacked takes as much again.
     download.check_room(source.url, place, rest + sum(sizes.values()))
 
@@ -66,31 +63,25 @@ def _download(source: Abo, key: str, file: Path) -> dict[str, object]:
     return {"path": archive.path, "bytes": archive.size, "sha256": _check(url, key, archive, file)}
 
 
-def _may_pass(error: requests.RequestException) -> bool:
-    if isinstance(error, requests.HTTPError):
-        return error.response.status_code in PASSING
-    return not isinstance(error, ValueError | requests.TooManyRedirects)
-
-
 # The retries of requests end where an answer begins; most of a long download comes after that.
 @retry(
-    TRIES,
+    download.TRIES,
     errors=requests.RequestException,
     timeout=lambda tried: 2**tried,
-    filter_errors=_may_pass,
+    filter_errors=download.may_pass,
 )
 def _bring_rest(url: str, key: str, size: int, file: Path) -> None:
-    here, etag = _length(file), _etag(file)
+    here, etag = download.length(file), download.etag(file)
     if here == size:
         return
     headers = {"Accept-Encoding": "identity"}
     if here and etag:
         headers |= {"Range": f"bytes={here}-", "If-Range": etag}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with requests.get(url, headers=headers, stream=True, timeout=download.TIMEOUT) as answer:
         described = answer.headers.get("Content-Range"), answer.headers.get("ETag")
         expected = f"bytes {here}-{size - 1}/{size}", etag
         if answer.status_code in (206, 416) and described != expected:
-            _remove(file)
+            download.remove(file)
             raise requests.ConnectionError("not the rest of what is here", response=answer)
         answer.raise_for_status()
         if answer.status_code != 206:
@@ -99,16 +90,14 @@ def _bring_rest(url: str, key: str, size: int, file: Path) -> None:
 
 
 def _begin(url: str, key: str, size: int, file: Path, answer: requests.Response) -> None:
-    _remove(file)
+    download.remove(file)
     announced = answer.headers.get("Content-Length", "an unknown number of")
     if announced != str(size):
         raise UserError(
             f"{key}.size: {url} has {announced} bytes, not {size}: its publisher changed it; look"
             " at what is new, then correct size and sha256"
         )
-    etag = answer.headers.get("ETag", "")
-    # Of a weak one, two objects need not be the same in each byte.
-    _etag_file(file).write_text("" if etag.startswith("W/") else etag)
+    download.note_etag(file, answer.headers.get("ETag", ""))
 
 
 def _append(key: str, size: int, file: Path, answer: requests.Response) -> None:
@@ -124,16 +113,16 @@ def _append(key: str, size: int, file: Path, answer: requests.Response) -> None:
 
 
 def _check(url: str, key: str, archive: Archive, file: Path) -> str:
-    md5 = MD5.fullmatch(_etag(file))
+    md5 = MD5.fullmatch(download.etag(file))
     if md5 and download.digest(file, "md5") != md5[1]:
-        _remove(file)
+        download.remove(file)
         raise UserError(
             f"{key}: {url} arrived damaged (its MD5 is not the one that was announced) and is"
             " removed; run it again"
         )
     sha256 = download.digest(file, "sha256")
     if archive.sha256 not in (None, sha256):
-        _remove(file)
+        download.remove(file)
         raise UserError(
             f"{key}.sha256: {url} has {sha256}, not {archive.sha256}, and is removed; run it again,"
             " or correct sha256 if the publisher changed the file"
@@ -150,9 +139,9 @@ def _unpack(source: Abo, key: str, file: Path, folder: Path) -> dict[str, object
     except UserError as error:
         # With no checksum to vouch for it, the download itself may be at fault. Not so where some
         # of it was unpacked: that is done with sound archives only.
-        vouched = MD5.fullmatch(_etag(file)) or _archive(source, key).sha256
+        vouched = MD5.fullmatch(download.etag(file)) or _archive(source, key).sha256
         if not vouched and not any(about.iterdir()):
-            _remove(file)
+            download.remove(file)
         raise UserError(f"{key}: {error}") from None
     if not (about / key).is_dir():
         raise UserError(
@@ -181,24 +170,6 @@ def _archive(source: Abo, key: str) -> Archive:
 
 def _url(source: Abo, key: str) -> str:
     return f"{source.url}/{_archive(source, key).path}"
-
-
-def _length(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _etag_file(file: Path) -> Path:
-    return file.with_name(f"{file.name}.etag")
-
-
-def _etag(file: Path) -> str:
-    return _etag_file(file).read_text() if _etag_file(file).exists() else ""
-
-
-def _remove(file: Path) -> None:
-    # In this order: a whole file that is left without its ETag would pass unchecked.
-    file.unlink(missing_ok=True)
-    _etag_file(file).unlink(missing_ok=True)
 
 
 def _refusal(url: str, status: int) -> str:

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import requests
 from filelock import FileLock
 
 from src.errors import UserError
+
+TRIES = 5
+TIMEOUT = 60  # seconds without a byte
+PASSING = {429, 500, 502, 503, 504}
 
 
 @contextmanager
@@ -46,3 +51,36 @@ def digest(path: Path, kind: str) -> str:
     """The digest of a file in hexadecimal digits; `kind` is "md5" or "sha256"."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def may_pass(error: requests.RequestException) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code in PASSING
+    return not isinstance(error, ValueError | requests.TooManyRedirects)
+
+
+def length(file: Path) -> int:
+    """How many bytes of a file have arrived."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def etag(file: Path) -> str:
+    """The strong ETag that was noted of a file; empty where there was none."""
+    return _etag_file(file).read_text() if _etag_file(file).exists() else ""
+
+
+def note_etag(file: Path, given: str) -> None:
+    """Note the ETag of a file that begins to arrive."""
+    # Of a weak one, two objects need not be the same in each byte.
+    _etag_file(file).write_text("" if given.startswith("W/") else given)
+
+
+def remove(file: Path) -> None:
+    """Remove a file and its ETag, in this order: one left without its ETag would pass unchecked."""
+    file.unlink(missing_ok=True)
+    _etag_file(file).unlink(missing_ok=True)
+
+
+def _etag_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.etag")

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -201,11 +200,26 @@ def train(
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
         language_model(model).activation_checkpointing_enable({"use_reentrant": False})
-    kind = AnswerSFTTrainer if class_weight is None else JointSeq2SeqTrainer
+    settings = arguments(training, checkpoints, model.dtype, seed, class_weight is not None)
+    more = {"eval_collator": eval_collator, "class_weight": class_weight, "callbacks": callbacks}
+    return fit(model, collator, train_set, validation_set, settings, **more)
+
+
+def fit(
+    model: PeftModel,
+    collator: Collator,
+    train_set: Dataset,
+    validation_set: Dataset,
+    arguments: TrainingArguments,
+    eval_collator: Collator | None = None,
+    class_weight: float | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> list[dict[str, float]]:
+    """Run the trainer, from the last whole checkpoint in its folder if there is one."""
     draw = [DrawPrompts(collator.pool)] if collator.pool else []
-    trainer = kind(
+    trainer = (AnswerSFTTrainer if class_weight is None else JointSeq2SeqTrainer)(
         model=model,
-        args=arguments(training, checkpoints, model.dtype, seed, class_weight is not None),
+        args=arguments,
         data_collator=collator,
         train_dataset=train_set,
         eval_dataset=validation_set,
@@ -215,16 +229,11 @@ def train(
     trainer.eval_collator = eval_collator
     if class_weight is not None:
         trainer.class_weight = class_weight
-    return fit(trainer)
-
-
-def fit(trainer: Trainer) -> list[dict[str, float]]:
-    """Run the trainer, from the last whole checkpoint in its folder if there is one."""
     # TRL makes a quantized model's adapter bf16, in which steps as small as 2e-5 are lost.
-    for parameter in trainer.model.parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    last = last_whole_checkpoint(Path(trainer.args.output_dir))
+    last = last_whole_checkpoint(Path(arguments.output_dir))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state.log_history
 

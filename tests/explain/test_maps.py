@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from src.explain import maps, scores
+from src.explain.targets import AnswerLikelihood
 from src.inference.generate import score
 from src.models import add_lora, load_base
 from tests.conftest import LABELS
@@ -25,7 +28,7 @@ def model(architecture):
 @pytest.fixture(scope="module")
 def explained(architecture, model, questions, faces):
     collator = architecture.collator(questions, answers=True)
-    return maps.AnswerLikelihood(model, collator, faces[:3], ["Joy", "Fear", "Natural"])
+    return AnswerLikelihood(model, collator, faces[:3], ["Joy", "Fear", "Natural"])
 
 
 def test_the_explained_number_is_the_score_of_the_answer(
@@ -40,7 +43,7 @@ def test_the_explained_number_is_the_score_of_the_answer(
 
 
 def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):
-    found = maps.gradcam(explained, cells=4)
+    found = maps.gradcam(explained, (4, 4))
     assert found.shape == (3, 4, 4)
     assert np.isfinite(found).all()
     assert (np.ptp(found.reshape(3, -1), axis=1) > 0).all()
@@ -49,12 +52,12 @@ def test_grad_cam_is_one_finite_map_a_picture_and_not_flat(explained):
 def test_maps_come_out_of_a_model_in_half_precision(architecture, questions, faces):
     half = untrained(architecture, "bf16")
     collator = architecture.collator(questions, answers=True)
-    explained = maps.AnswerLikelihood(half, collator, faces[:2], ["Joy", "Fear"])
-    for found in (maps.gradcam(explained, 4), maps.occlusion(explained, 4, batch_size=8)):
+    explained = AnswerLikelihood(half, collator, faces[:2], ["Joy", "Fear"])
+    for found in (maps.gradcam(explained, (4, 4)), maps.occlusion(explained, (4, 4), batch_size=8)):
         assert found.shape == (2, 4, 4)
         assert np.isfinite(found).all()
     with scores.randomised(architecture.family.vision(half.get_base_model()), seed=1):
-        assert np.isfinite(maps.gradcam(explained, 4)).all()
+        assert np.isfinite(maps.gradcam(explained, (4, 4))).all()
 
 
 class PatchBrightness(nn.Module):
@@ -62,11 +65,11 @@ class PatchBrightness(nn.Module):
 
     def __init__(self, images, row, column):
         super().__init__()
-        self.images, self.row, self.column = images, row, column
+        self.media, self.row, self.column = images, row, column
 
     def pixels(self):
         return torch.stack(
-            [torch.tensor(np.asarray(i), dtype=torch.float32).permute(2, 0, 1) for i in self.images]
+            [torch.tensor(np.asarray(i), dtype=torch.float32).permute(2, 0, 1) for i in self.media]
         )
 
     def forward(self, pixels):
@@ -78,7 +81,7 @@ class PatchBrightness(nn.Module):
 def test_occlusion_finds_the_cell_that_the_answer_hangs_on(batch_size):
     image = Image.new("RGB", (32, 32), "black")
     ImageDraw.Draw(image).rectangle((8, 16, 15, 23), fill="white")
-    found = maps.occlusion(PatchBrightness([image, image], row=2, column=1), 4, batch_size)
+    found = maps.occlusion(PatchBrightness([image, image], row=2, column=1), (4, 4), batch_size)
     assert found.shape == (2, 4, 4)
     for one in found:
         assert divmod(one.argmax(), 4) == (2, 1)
@@ -88,8 +91,85 @@ def test_occlusion_finds_the_cell_that_the_answer_hangs_on(batch_size):
 def test_edges_are_where_the_brightness_changes():
     image = Image.new("L", (32, 32))
     ImageDraw.Draw(image).rectangle((0, 0, 31, 11), fill=255)
-    (found,) = maps.edges([image.convert("RGB")], 4)
+    (found,) = maps.edges([image.convert("RGB")], (4, 4))
     assert (found.argmax(0) == 1).all()
+
+
+def test_edges_of_a_video_are_those_of_the_frames_of_each_step():
+    plain, edged = Image.new("RGB", (32, 32)), Image.new("RGB", (32, 32))
+    ImageDraw.Draw(edged).rectangle((0, 0, 31, 11), fill="white")
+    (found,) = maps.edges([[plain, plain, plain, edged, plain]], (4, 12))
+    assert found[1, 4:8].min() > 0
+    assert (found[:, :4] == 0).all() and (found[:, 8:] == 0).all()
+    (both,) = maps.edges([[edged, edged]], (4, 4))
+    np.testing.assert_allclose(both, 2 * found[:, 4:8], rtol=1e-6)
+
+
+class Strip(nn.Module):
+    """Stands for a model of film strips of two steps, of which it sees one row of cells."""
+
+    def __init__(self, sees):
+        super().__init__()
+        self.model = nn.AvgPool2d(8)
+        self.collator = SimpleNamespace(
+            family=SimpleNamespace(
+                cam_layer=lambda model: model,
+                cam_maps=lambda processor, activations, size, steps: activations[:, :1],
+            ),
+            processor=None,
+        )
+        self.steps, self.media, self.sees = 2, [None], sees
+        self.device_of = nn.Parameter(torch.zeros(1))
+
+    def pixels(self):
+        return torch.rand((1, 6, 32, 64), generator=torch.Generator().manual_seed(0))
+
+    def forward(self, pixels):
+        seen = self.model(pixels)[:, :1]
+        return torch.stack([seen[:, 0, row, column] for row, column in self.sees], 1)
+
+
+def test_occlusion_of_a_film_strip_covers_a_place_in_every_frame_of_a_step():
+    explained = Strip([(2, 5), (0, 3)])
+    found = maps.occlusions(explained, (4, 8), batch_size=5)
+    assert found.shape == (2, 1, 4, 8)
+    for one, place in zip(found[:, 0], explained.sees, strict=True):
+        assert set(zip(*np.nonzero(np.abs(one) > 1e-6), strict=True)) == {place}
+
+
+def test_grad_cam_of_one_step_does_not_run_into_the_next():
+    class First(Strip):
+        def forward(self, pixels):
+            seen = self.model(pixels)[:, :1]
+            return (seen[..., :4] ** 2).sum((1, 2, 3))[:, None]
+
+    explained = First([])
+    cam = maps.gradcam(explained, (4, 8))[0]
+    expected = nn.functional.avg_pool2d(explained.pixels(), 8)[0, 0].numpy()
+    expected = (expected - expected.min()) / (np.ptp(expected) + 1e-7)
+    np.testing.assert_allclose(cam, expected, atol=1e-5)
+
+
+def test_each_number_has_the_map_that_it_has_alone(explained):
+    class Part(nn.Module):
+        def __init__(self, sign):
+            super().__init__()
+            self.inner, self.sign = explained, sign
+            for name in ("collator", "steps", "media", "model"):
+                setattr(self, name, getattr(explained, name))
+
+        def pixels(self):
+            return explained.pixels()
+
+        def forward(self, pixels):
+            found = self.inner(pixels)
+            return torch.cat([sign * found for sign in self.sign], 1)
+
+    both = maps.gradcams(Part([1, -1]), (4, 4))
+    assert both.shape == (2, 3, 4, 4)
+    np.testing.assert_allclose(both[0], maps.gradcam(explained, (4, 4)), atol=1e-5)
+    np.testing.assert_allclose(both[1], maps.gradcam(Part([-1]), (4, 4)), atol=1e-5)
+    assert not np.allclose(both[0], both[1])
 
 
 def test_the_hottest_share_is_exact_and_ties_do_not_widen_it():
@@ -128,8 +208,8 @@ def test_randomised_weights_differ_keep_their_spread_and_come_back():
 
 
 def test_a_randomised_tower_changes_the_map_and_leaves_no_trace(explained, architecture, model):
-    before = maps.gradcam(explained, 4)
+    before = maps.gradcam(explained, (4, 4))
     with scores.randomised(architecture.family.vision(model.get_base_model()), seed=1):
-        other = maps.gradcam(explained, 4)
+        other = maps.gradcam(explained, (4, 4))
     assert not np.allclose(before, other)
-    assert np.array_equal(maps.gradcam(explained, 4), before)
+    assert np.array_equal(maps.gradcam(explained, (4, 4)), before)

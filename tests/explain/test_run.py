@@ -1,20 +1,20 @@
+import io
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from src.explain.run import gallery, overlay, pick
+from src.explain import run as explain
+from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE
+from src.explain.run import pick
+from src.files import read_json, write_json
+from src.inference.predict import predictions_file
+from src.records import Record, SplitWriter
+from tests.explain.conftest import CLASSES, small
 
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "expected"), [(9, 9, (4, 4)), (9, 1, (7, 1)), (2, 9, (2, 6)), (1, 1, (1, 1))]
-)
-def test_a_gallery_is_half_right_and_half_wrong_where_there_are_as_many(right, wrong, expected):
-    correct = np.array([True] * right + [False] * wrong)
-    np.random.default_rng(0).shuffle(correct)
-    shown = gallery(correct, 8)
-    assert len(set(shown)) == len(shown)
-    assert (correct[shown].sum(), (~correct[shown]).sum()) == expected
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 
 def test_a_sample_is_seeded_and_never_larger_than_the_split(params):
@@ -25,15 +25,106 @@ def test_a_sample_is_seeded_and_never_larger_than_the_split(params):
     assert len(pick(frame.head(3), explain, 1)) == 3
 
 
-def test_an_overlay_is_red_where_the_map_is_hot_and_blue_where_it_is_cold():
-    cells = np.zeros((4, 4))
-    cells[0, 0] = 1
-    pixels = np.asarray(overlay(Image.new("RGB", (64, 64), "gray"), cells))
-    hot, cold = pixels[4, 4].astype(int), pixels[60, 60].astype(int)
-    assert hot[0] > hot[2]
-    assert cold[2] > cold[0]
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
-def test_a_map_that_speaks_only_against_the_answer_is_cold_everywhere():
-    pixels = np.asarray(overlay(Image.new("RGB", (64, 64), "gray"), -np.ones((4, 4))))
-    assert (pixels[..., 2] > pixels[..., 0]).all()
+@pytest.fixture
+def explained(tmp_path, monkeypatch, base, params):
+    """Runs the stage of a recipe on records with the texts that its model is said to have written.
+
+    Returns what it wrote: the scores, the gallery and its folder.
+    """
+
+    def explained(name, records, texts, classes=0):
+        recipe = params.recipes[name]
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "models/base").mkdir(parents=True)
+        (tmp_path / "models/base" / recipe.base).symlink_to(base)
+        small(base, recipe, classes)[0].save_pretrained(f"models/adapters/{name}")
+        data = tmp_path / "data/prepared" / recipe.data
+        data.mkdir(parents=True)
+        write_json(data / "summary.json", {"labels": CLASSES})
+        with SplitWriter(data / "test.parquet") as split:
+            for record in records:
+                frames = record["video"] or [record["image"]]
+                split.write(
+                    Record(
+                        id=record["id"], frames=tuple(map(png, frames)), group=record["id"],
+                        width=56, height=56, brightness=0.5, contrast=0.5, sharpness=0.5, faces=1,
+                        question=record.get("question"), label=record["label"],
+                        answers=tuple(record["answers"]),
+                    )
+                )  # fmt: skip
+        rows = {
+            "id": [record["id"] for record in records],
+            "question": ["What?"] * len(records),
+            "label": [record["label"] for record in records],
+            "predicted": [CLASSES[i % 2] for i in range(len(records))] if classes else texts,
+            "probability": np.linspace(0.5, 0.9, len(records)),
+            "answer": [record["answers"][0] for record in records],
+            "generated": texts,
+            "ended": [True] * len(records),
+            "correct": [i % 2 == 0 for i in range(len(records))],
+        }
+        path = predictions_file(recipe, "tuned")
+        path.parent.mkdir(parents=True)
+        pd.DataFrame(rows).to_parquet(path)
+        few = {"pictures": 4, "gallery": 4, "cells": 4}
+        settings = params.model_copy(
+            update={"explain": params.explain.model_copy(update=few)}
+            | {"evaluate": params.evaluate.model_copy(update={"batch_size": 3, "bootstrap": 20})}
+        )
+        explain.run(recipe, settings)
+        folder = tmp_path / "reports/gradcam" / name
+        scores = read_json(tmp_path / "metrics" / name / "gradcam.json")
+        return scores, read_json(folder / "gallery.json"), folder
+
+    return explained
+
+
+def test_videos_have_maps_of_their_captions_and_of_each_word(explained, videos):
+    texts = ["a red circle", "", LONG, "it grows."]
+    scores, entries, folder = explained("video_qwen2vl", videos, texts)
+    assert scores["n"] == 4
+    assert all(math.isfinite(value) for value in scores["deletion"].values())
+    assert len(set(scores["deletion"].values())) == 5
+    by_text = {entry["generated"]: entry for entry in entries}
+    assert {t: len(e["words"]) for t, e in by_text.items()} == dict(
+        zip(texts, (3, 0, 12, 2), strict=True)
+    )
+    assert by_text[LONG]["more_words"] == 2
+    pitch = SMALL_SIDE + GAP
+    for entry in entries:
+        record = next(r for r in videos if r["id"] == entry["id"])
+        assert entry["reference"] == record["answers"][0]
+        assert entry["of_class"] is False
+        assert entry["frames"] == FRAMES
+        for name in ("picture", "gradcam", "occlusion"):
+            with Image.open(folder / entry[name]) as sheet:
+                assert sheet.size == (ACROSS * pitch - GAP, 2 * pitch - GAP)
+        for word in entry["words"]:
+            with Image.open(folder / word["occlusion"]) as sheet:
+                assert sheet.size == (ACROSS * pitch - GAP, SMALL_SIDE)
+    assert [word["word"] for word in by_text["it grows."]["words"]] == ["it", "grows."]
+
+
+def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, statements):
+    texts = ["it shows joy.", "", "no", "it is so"]
+    scores, entries, folder = explained("esnlive_qwen2vl", statements, texts, classes=2)
+    assert scores["n"] == 4
+    # Of two classes none can lose much more than it has; a text of several words would.
+    assert 0 < max(map(abs, scores["deletion"].values())) < 5
+    assert sorted(entry["generated"] for entry in entries) == sorted(texts)
+    for entry in entries:
+        assert entry["of_class"] is True
+        assert entry["predicted"] in CLASSES
+        assert len(entry["words"]) == len(entry["generated"].split())
+        with Image.open(folder / entry["gradcam"]) as picture:
+            assert picture.size == (224, 224)
+        for word in entry["words"]:
+            for name in ("gradcam", "occlusion"):
+                with Image.open(folder / word[name]) as picture:
+                    assert picture.size == (SMALL_SIDE, SMALL_SIDE)

@@ -14,13 +14,19 @@ from transformers import (
     OPTConfig,
     PreTrainedModel,
     Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     T5Config,
 )
 
-from src import config
+from src import config, tasks
+from src.families import qwen2_vl
+from src.families.qwen2_vl import Qwen2VLWithClassifier
 from src.families.tokenizer import train_tokenizer
 from src.models import add_lora
+from src.training.collator import Collator
 from tests.conftest import ROOT
 
 QWEN2_VL = Qwen2VLConfig(
@@ -135,6 +141,28 @@ def test_lora_trains_the_language_model_and_nothing_else(base, full):
     assert {n.split(".lora_")[0].rpartition(".")[2] for n in adapted} == PROJECTIONS[kind]
 
 
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        # 28 layers x r x (3584 + 3584 + 3584 + 512): r 64, and r 16 with a head of 2 classes
+        ("video_qwen2vl", 20_185_088),
+        ("esnlive_qwen2vl", 5_046_272 + 2 * 3584 + 2),
+    ],
+)
+def test_lora_of_videos_and_of_two_heads_leaves_the_vision_tower_alone(name, trained, full):
+    recipe = full.recipes[name]
+    with torch.device("meta"):
+        if recipe.classifier:
+            model = Qwen2VLWithClassifier(QWEN2_VL)
+        else:
+            model = Qwen2VLForConditionalGeneration(QWEN2_VL)
+    model.requires_grad_(False)
+    model = add_lora(model, recipe.lora)
+    assert model.get_nb_trainable_parameters()[0] == trained
+    adapted = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert not any("visual" in n for n in adapted)
+
+
 def tokenizer(*specials: str):
     specials = ["<pad>", "</s>", "<unk>", *specials]
     return train_tokenizer(["a face"], 300, specials, "</s>", "<pad>")
@@ -143,6 +171,24 @@ def tokenizer(*specials: str):
 def test_a_picture_is_64_tokens_to_qwen2_vl():
     images = Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
     assert images.get_number_of_image_patches(224, 224) // images.merge_size**2 == 64
+
+
+def test_eight_frames_are_256_tokens_to_qwen2_vl(full):
+    specials = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    processor = Qwen2VLProcessor(
+        Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056),
+        tokenizer("<|im_start|>", "<|im_end|>", *specials),
+        # As the checkpoint has it: it would make frames of 224 pixels larger.
+        Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
+        chat_template=qwen2_vl.CHAT_TEMPLATE,
+    )
+    recipe, data = full.recipes["video_qwen2vl"], full.data["webvid"]
+    assert (data.frames, data.image_size) == (8, 224)
+    collator = Collator(processor, qwen2_vl, tasks.load(recipe, None), answers=False)
+    frames = [Image.new("RGB", (224, 224), (i, 0, 0)) for i in range(8)]
+    batch = collator([{"id": "a", "video": frames, "image": None, "question": None}])
+    assert (batch["input_ids"] == processor.video_token_id).sum() == 256
+    assert batch["video_grid_thw"].tolist() == [[4, 16, 16]]
 
 
 def test_a_picture_is_576_tokens_to_llava():

@@ -25,7 +25,7 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def workspace(architecture: Architecture, faces, tmp_path_factory) -> Path:
+def workspace(architecture: Architecture, params, faces, tmp_path_factory) -> Path:
     """A repository after training, with pictures of one's own beside it."""
     folder = tmp_path_factory.mktemp("workspace")
     recipe = architecture.recipe
@@ -38,7 +38,8 @@ def workspace(architecture: Architecture, faces, tmp_path_factory) -> Path:
     labels = LABELS if recipe.task == "classify" else None
     adapter = folder / "models/adapters" / recipe.name
     adapter.mkdir(parents=True)
-    save_adapter(architecture.tuned(), recipe, labels, 56, adapter)
+    data = params.data[recipe.data].model_copy(update={"image_size": 56})
+    save_adapter(architecture.tuned(), recipe, labels, data, adapter)
     (folder / "mine/more").mkdir(parents=True)
     for i, face in enumerate(faces[:6]):
         face["image"].resize((96, 96)).save(
@@ -127,7 +128,7 @@ class TestInputs(Once):
         assert ["How many?" in found["question"][0], QUESTION in found["question"][1]] == [True] * 2
         assert list(found["reference"]) == ["two", "red", "", ""]
         assert "cannot be read" in found["error"][2]
-        assert found["error"][3] == "no picture named"
+        assert found["error"][3] == "no file named"
 
     def test_a_row_without_a_question_is_one_error_and_not_the_end(
         self, here, architecture, tmp_path
@@ -148,7 +149,8 @@ class TestInputs(Once):
         assert [row["image"] for row in found] == ["mine/more/4.png", "mine/more/5.png"]
 
     @pytest.mark.parametrize(
-        ("pictures", "says"), [("nothing", "no pictures are there"), ("bad.csv", "no column")]
+        ("pictures", "says"),
+        [("nothing", "no pictures or videos are there"), ("bad.csv", "no column")],
     )
     def test_what_cannot_be_asked_is_one_line(self, here, pictures, says):
         Path("bad.csv").write_text("file,question\na.png,What?\n")
@@ -156,7 +158,7 @@ class TestInputs(Once):
             batch.read_inputs(pictures, None, QUESTION)
 
     def test_a_recipe_of_questions_needs_one(self, here, architecture):
-        with pytest.raises(UserError, match="needs a question about each picture"):
+        with pytest.raises(UserError, match="needs a question about each file"):
             load(architecture.recipe.name).ask(["mine/0.png"])
 
     def test_an_output_is_never_written_over(self, here, architecture, tmp_path):

@@ -15,14 +15,18 @@ SCRIPT = "<script>alert('x')</script>"
 HOSTILE_FILE = f"Train/joy/{SCRIPT}.jpg"
 HOSTILE_ANSWER = f'{SCRIPT}<img src=x onerror=alert(1)> "I see & I say"'
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
+ENTAILED = ["entailment", "not entailment"]
 CLASSES, TEXTS, ANSWERS = "emotion_qwen2vl", "captions", "questions"
+VIDEOS, EXPLAINS = "videos", "explanations"
 DOUBTS = {3: "too small: 24 x 24 pixels", 9: "too dark; no visible face", 15: "no visible face"}
 N = 120
 SUREST_WRONG = 66
+SAID = ("a face <b>moves</b> right", "", "one two three")  # in turn, in the galleries of texts
+WORDS = sum(len(SAID[i % 3].split()) for i in range(8))
 
 
 def params() -> Params:
-    """Recipes of classes, free texts and answers; independent of what else params.yaml holds."""
+    """Recipes of each task, on pictures and videos; independent of what else params.yaml holds."""
     given = config.load()
     recipe = given.recipes[CLASSES]
     data = given.data[recipe.data]
@@ -30,21 +34,25 @@ def params() -> Params:
         CLASSES: recipe,
         TEXTS: recipe.model_copy(update={"name": TEXTS, "data": "pages", "task": "describe"}),
         ANSWERS: recipe.model_copy(update={"name": ANSWERS, "data": "products", "task": "answer"}),
+        VIDEOS: recipe.model_copy(update={"name": VIDEOS, "data": "clips", "task": "describe"}),
+        EXPLAINS: recipe.model_copy(
+            update={"name": EXPLAINS, "data": "statements", "task": "entail_explain"}
+        ),
     }
-    others = {n: data.model_copy(update={"name": n, "labels": None}) for n in ("pages", "products")}
+    names = ("pages", "products", "clips", "statements")
+    others = {n: data.model_copy(update={"name": n, "labels": None}) for n in names}
     return given.model_copy(update={"recipes": recipes, "data": {recipe.data: data} | others})
 
 
 def write_tree(root: Path, params: Params) -> None:
     """Write every input of the report for the recipes of `params` under `root`."""
     for recipe in params.recipes.values():
-        with_classes = recipe.task == "classify"
         _write_data(root / "data/prepared" / recipe.data, recipe.task)
         folder = root / "metrics" / recipe.name
         (folder / "predictions").mkdir(parents=True)
         _loss(folder / "loss.csv")
-        WRITERS[recipe.task](folder)
-        if with_classes:
+        WRITERS[recipe.name](folder)
+        if recipe.name in (CLASSES, VIDEOS, EXPLAINS):
             _write_heatmaps(root, recipe.name)
         attributes = {"mouth": 0.97, "brows": 0.91, "eyes": 0.8, "skin": 1.0}
         facts = {"parameters": 1_234_567, "attributes": attributes}
@@ -60,6 +68,21 @@ def face(label: int, seed: int) -> bytes:
     for x in (20, 36):
         pen.ellipse((x - 3, 20, x + 3, 26), fill="black")
     pen.arc((18, 30, 38, 46), 20 * label, 180 + 20 * label, fill="black", width=3)
+    return _png(picture)
+
+
+def clip(number: int, frames: int = 8) -> list[bytes]:
+    """PNGs of a face that goes from left to right."""
+    whole = Image.open(io.BytesIO(face(number % 6, number)))
+    pngs = []
+    for i in range(frames):
+        frame = Image.new("RGB", (56, 56), "lightgray")
+        frame.paste(whole.resize((24, 24)), (4 * i, 16))
+        pngs.append(_png(frame))
+    return pngs
+
+
+def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -97,8 +120,11 @@ def _write_data(folder: Path, task: str) -> None:
     pd.DataFrame(rows, columns=["file", "reason"]).to_csv(folder / "rejected.csv", index=False)
     ids = [f"test-{i:04d}" for i in range(N)]
     columns = {"id": ids}
-    if with_classes:
+    if with_classes or folder.name == "statements":
         columns["image"] = [{"bytes": face(i % 6, i), "path": f"{i}.jpg"} for i in range(N)]
+    if folder.name == "clips":
+        columns["image"] = [None] * N
+        columns["video"] = [[{"bytes": f, "path": None} for f in clip(i)] for i in range(N)]
     pd.DataFrame(columns).to_parquet(folder / "test.parquet")
 
 
@@ -222,6 +248,45 @@ def _write_texts(folder: Path) -> None:
         pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
 
 
+def _write_videos(folder: Path) -> None:
+    """As `_write_texts`, with all the columns of the task."""
+    _write_texts(folder)
+    for model in ("base", "tuned"):
+        captions = [HOSTILE_ANSWER, "", *["a face moves right"] * (N - 2)]
+        rows = {
+            "id": [f"test-{i:04d}" for i in range(N)],
+            "label": ["right"] * N,
+            "answer": [f"a face moves to the right in video {i}" for i in range(N)],
+            "answers": [[f"a face moves to the right in video {i}"] for i in range(N)],
+            "predicted": captions,
+            "generated": captions,
+            "ended": [True] * N,
+            "question": ["What happens in the video?"] * N,
+            "correct": [i > 1 for i in range(N)],
+        }
+        pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
+
+
+def _write_explanations(folder: Path) -> None:
+    """As `_write_classes`, of two classes that are each explained."""
+    _write_classes(folder)
+    for model in ("base", "tuned"):
+        rows = {
+            "id": [f"test-{i:04d}" for i in range(N)],
+            "question": [f"Does the picture show this: face {i}? Explain." for i in range(N)],
+            "label": [ENTAILED[i % 2] for i in range(N)],
+            "predicted": [ENTAILED[i % 3 // 2] for i in range(N)],
+            "probability": np.linspace(0.5, 0.99, N),
+            "probabilities": [[0.5, 0.5] for _ in range(N)],
+            "answer": [f"Face {i} smiles in the picture." for i in range(N)],
+            "answers": [[f"Face {i} smiles in the picture."] for i in range(N)],
+            "generated": [*["It smiles."] * (N - 2), "", HOSTILE_ANSWER],
+            "ended": [True] * N,
+            "correct": [i % 3 // 2 == i % 2 for i in range(N)],
+        }
+        pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
+
+
 def _write_answers(folder: Path) -> None:
     for model, score in (("base", 0.05), ("tuned", 0.6)):
         values = {"n": N, "exact_match": score, "ece": 0.1, "majority": 0.3}
@@ -267,22 +332,49 @@ def _write_heatmaps(root: Path, recipe: str) -> None:
     _json(root / "metrics" / recipe / "gradcam.json", gradcam)
     folder = root / "reports/gradcam" / recipe
     folder.mkdir(parents=True)
-    entries = []
-    for i in range(8):
-        names = {k: f"{i}-{k}.png" for k in ("picture", "gradcam", "occlusion")}
-        for number, name in enumerate(names.values()):
-            picture = Image.open(io.BytesIO(face(i % 6, i))).resize((224, 224))
-            heat = Image.linear_gradient("L").resize((224, 224)).rotate(90 * i).convert("RGB")
-            picture = Image.blend(picture, heat, 0.3 * (number > 0))
-            picture.save(folder / name)
-        right = i % 2 == 0
-        entry = {"id": f"test-{i:04d}", "label": LABELS[i % 6], "probability": 0.9 - i / 20}
-        predicted = LABELS[i % 6] if right else LABELS[(i + 1) % 6]
-        entries.append(entry | {"predicted": predicted, "correct": right} | names)
-    _json(folder / "gallery.json", entries)
+    _json(folder / "gallery.json", [_entry(folder, recipe, i) for i in range(8)])
 
 
-WRITERS = {"classify": _write_classes, "describe": _write_texts, "answer": _write_answers}
+def _entry(folder: Path, recipe: str, i: int) -> dict[str, object]:
+    """One example of the gallery, with its pictures."""
+    size = (457, 227) if recipe == VIDEOS else (224, 224)
+    right = i % 2 == 0
+    entry = {"id": f"test-{i:04d}", "label": LABELS[i % 6], "probability": 0.9 - i / 20}
+    entry |= {"predicted": LABELS[i % 6] if right else LABELS[(i + 1) % 6], "correct": right}
+    entry |= _overlays(folder, i, f"{i}", ("picture", "gradcam", "occlusion"), size)
+    if recipe == CLASSES:
+        return entry
+    text = SAID[i % 3]
+    words = [
+        {"word": word}
+        | _overlays(folder, i, f"{i}_word{k}", ("gradcam", "occlusion"), (size[0] // 2, 112))
+        for k, word in enumerate(text.split())
+    ]
+    more = {"generated": text, "reference": f"reference {i}", "words": words, "more_words": i % 2}
+    if recipe == EXPLAINS:
+        return entry | {"label": ENTAILED[0], "predicted": ENTAILED[i % 2], "of_class": True} | more
+    return entry | {"label": "right", "predicted": text, "of_class": False, "frames": 8} | more
+
+
+def _overlays(
+    folder: Path, seed: int, stem: str, kinds: tuple[str, ...], size: tuple[int, int]
+) -> dict[str, str]:
+    """Save a picture for each kind; their names by kind."""
+    names = {kind: f"{stem}-{kind}.png" for kind in kinds}
+    for kind, name in names.items():
+        picture = Image.open(io.BytesIO(face(seed % 6, seed))).resize(size)
+        heat = Image.linear_gradient("L").resize(size).rotate(90 * seed).convert("RGB")
+        Image.blend(picture, heat, 0.3 * (kind != "picture")).save(folder / name)
+    return names
+
+
+WRITERS = {
+    CLASSES: _write_classes,
+    TEXTS: _write_texts,
+    ANSWERS: _write_answers,
+    VIDEOS: _write_videos,
+    EXPLAINS: _write_explanations,
+}
 
 
 def _json(path: Path, values: object) -> None:

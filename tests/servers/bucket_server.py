@@ -13,6 +13,7 @@ FAULTS = (
     "drop at once",  # the connection closes before the first byte of the body
     "drop",  # half of what was asked for, then the connection closes
     "stall",  # half of what was asked for, then silence
+    "slow",  # in ten parts with pauses between them
     "damage",  # one byte is wrong, its ETag is right
     "no If-Range",  # Range is heeded whatever has become of the object
     "416",
@@ -36,6 +37,7 @@ class BucketServer:
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
         self.etags: dict[str, str | None] = {}  # of objects whose ETag is not their MD5
+        self.types: dict[str, str] = {}  # of objects that are no archive
         self.faults: dict[tuple[str, str], int] = {}
         self.asked: list[Asked] = []
         self.closing = threading.Event()
@@ -106,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, path: str, data: bytes) -> None:
         strikes = partial(self.bucket.strikes, path=path)
         etag = self.bucket.etags.get(path, f'"{hashlib.md5(data).hexdigest()}"')
-        headers = {"Content-Type": "application/x-tar", "Accept-Ranges": "bytes"}
+        kind = self.bucket.types.get(path, "application/x-tar")
+        headers = {"Content-Type": kind, "Accept-Ranges": "bytes"}
         headers |= {"ETag": etag} if etag else {}
         if strikes("damage"):
             data = data[:700] + bytes([data[700] ^ 1]) + data[701:]
@@ -120,14 +123,14 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         rest = data[start:]
-        stalls = strikes("stall")
+        stalls, pause = strikes("stall"), 0.02 if strikes("slow") else 0
         if strikes("drop"):
             only = len(rest) // 2
         elif strikes("drop at once"):
             only = 0
         else:
             only = len(rest) // 2 if stalls else None
-        self._send(status, rest, headers, only)
+        self._send(status, rest, headers, only, pause)
         if stalls:
             self.bucket.closing.wait(30)
         return None
@@ -138,7 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, body.encode(), kind | (headers or {}))
 
     def _send(
-        self, status: int, data: bytes, headers: dict[str, str], only: int | None = None
+        self,
+        status: int,
+        data: bytes,
+        headers: dict[str, str],
+        only: int | None = None,
+        pause: float = 0,
     ) -> None:
         path = self.path.removeprefix("/")
         asked = self.headers.get("Range"), self.headers.get("If-Range")
@@ -148,7 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         try:
-            self.wfile.write(data[:only])
-            self.wfile.flush()
+            step = max(len(data) // 10, 1) if pause else max(len(data), 1)
+            for start in range(0, len(data[:only]), step):
+                self.wfile.write(data[:only][start : start + step])
+                self.wfile.flush()
+                self.bucket.closing.wait(pause)
         except (BrokenPipeError, ConnectionResetError):
             pass

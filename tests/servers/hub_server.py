@@ -1,4 +1,4 @@
-"""A loopback server that speaks as much of the Hub's protocol as loading a model takes."""
+"""A loopback server that speaks as much of the Hub's protocol as loading takes."""
 
 import hashlib
 import json
@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 
 
 class Hub(ThreadingHTTPServer):
-    """One model, `repo`, whose files at `commit` lie in `folder`; `refuse` is an error to order."""
+    """One repository whose files at `commit` lie in `folder`; `refuse` is an error to order.
 
-    def __init__(self, folder: Path, repo: str, commit: str) -> None:
+    `kind` is "models" or "datasets".
+    """
+
+    def __init__(self, folder: Path, repo: str, commit: str, kind: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder, self.repo, self.commit = folder, repo, commit
+        self.folder, self.repo, self.commit, self.kind = folder, repo, commit, kind
         self.refuse: tuple[int, str] | None = None
         self.requests: list[str] = []
 
@@ -41,8 +44,12 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {path}")
         if hub.refuse:
             return self._error(*hub.refuse)
-        info = f"/api/models/{hub.repo}"
-        sizes = {p.name: p.stat().st_size for p in sorted(hub.folder.iterdir()) if p.is_file()}
+        info = f"/api/{hub.kind}/{hub.repo}"
+        sizes = {
+            p.relative_to(hub.folder).as_posix(): p.stat().st_size
+            for p in sorted(hub.folder.rglob("*"))
+            if p.is_file()
+        }
         if path in (info, f"{info}/revision/{hub.commit}"):
             siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
             return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
@@ -51,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json([entry | {"path": n, "size": s} for n, s in sizes.items()])
         if path.startswith(f"{info}/tree/{hub.commit}/"):
             return self._error(404, "EntryNotFound")
-        prefix = f"/{hub.repo}/resolve/{hub.commit}/"
+        root = f"/{hub.repo}" if hub.kind == "models" else f"/{hub.kind}/{hub.repo}"
+        prefix = f"{root}/resolve/{hub.commit}/"
         if path.startswith(prefix):
             file = hub.folder / path.removeprefix(prefix)
             if file.is_file():
@@ -60,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
                 headers = {"ETag": etag, "X-Repo-Commit": hub.commit}
                 return self._send(body, headers, with_body)
             return self._error(404, "EntryNotFound")
-        known = path.startswith((f"/{hub.repo}/", f"{info}/"))
+        known = path.startswith((f"{root}/", f"{info}/"))
         return self._error(404, "RevisionNotFound" if known else "RepoNotFound")
 
     def _error(self, status: int, code: str) -> None:
@@ -82,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path, repo: str, commit: str) -> Iterator[Hub]:
+def serve(folder: Path, repo: str, commit: str, kind: str = "models") -> Iterator[Hub]:
     """Run the server for as long as the block lasts."""
-    with Hub(folder, repo, commit) as hub:
+    with Hub(folder, repo, commit, kind) as hub:
         thread = Thread(target=hub.serve_forever, daemon=True)
         thread.start()
         try:

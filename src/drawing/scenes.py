@@ -1,0 +1,157 @@
+"""Drawn scenes of two shapes with hypotheses about them, in the files that e-SNLI-VE has."""
+
+import csv
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from src.drawing import Lesson
+from src.drawing.clips import COLOURS, SHAPES, draw_shape
+from src.drawing.faces import jitter
+from src.schema import Drawn
+
+COLUMNS = ("", "pairID", "Flickr30kID", "hypothesis", "gold_label", "explanation")
+PICTURES = "flickr30k_images"
+SIDES = ("left", "right")
+HYPOTHESES = 3  # of each picture
+# Half of the hypotheses are true, so that neither of two classes is the more frequent one.
+LABELS = ("entailment", "entailment", "neutral", "contradiction")
+# What no picture tells: what is said, and the explanation.
+UNSEEN = {
+    "The {shape} is made of wood.": "One cannot see what the {shape} is made of.",
+    "The {shape} belongs to a child.": "One cannot see who owns the {shape}.",
+    "The {shape} is very old.": "One cannot see how old the {shape} is.",
+}
+VOCABULARY = (
+    "entailment",
+    "not entailment",
+    "neutral",
+    "contradiction",
+    "made of wood",
+    "who owns",
+)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One shape of a scene."""
+
+    colour: str
+    shape: str
+    side: str
+
+
+Scene = tuple[Thing, Thing]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A hypothesis about a scene, with what is to be said of it."""
+
+    text: str
+    label: str
+    explanation: str
+
+
+def random_scene(rng: random.Random) -> Scene:
+    """Two shapes of two colours, the left one first."""
+    colours, shapes = rng.sample(list(COLOURS), 2), rng.sample(SHAPES, 2)
+    left, right = (Thing(*of) for of in zip(colours, shapes, SIDES, strict=True))
+    return left, right
+
+
+def statement(rng: random.Random, scene: Scene, label: str) -> Statement:
+    """A hypothesis of that label; its words alone do not tell a true from a false one."""
+    thing = rng.choice(scene)
+    if label == "neutral":
+        said, why = rng.choice(list(UNSEEN.items()))
+        text, explanation = (words.format(shape=thing.shape) for words in (said, why))
+        return Statement(text, label, explanation)
+    said = thing.colour
+    if label == "contradiction":
+        said = rng.choice([colour for colour in COLOURS if colour != thing.colour])
+    text = rng.choice(
+        (
+            f"There is a {said} {thing.shape}.",
+            f"The {thing.shape} is {said}.",
+            f"The shape on the {thing.side} is {said}.",
+        )
+    )
+    seen = f"The {thing.shape} on the {thing.side} is {thing.colour}"
+    explanation = f"{seen}." if said == thing.colour else f"{seen}, not {said}."
+    return Statement(text, label, explanation)
+
+
+def lesson(rng: random.Random, size: int) -> Lesson:
+    """A scene with a caption and questions: what is where, and whether something holds.
+
+    A base that has learnt from lessons sees what the recipe asks about and can compare it with
+    words. It has never said that something is entailed, nor why.
+    """
+    scene = random_scene(rng)
+    left, right = scene
+    caption = f"{left.colour} {left.shape} then {right.colour} {right.shape}"
+    thing = rng.choice(scene)
+    questions = {
+        "color": (f"Which color has the {thing.shape}?", thing.colour),
+        "outline": (f"Which outline is {thing.side}?", thing.shape),
+        "paint": (f"Which color is {thing.side}?", thing.colour),
+    }
+    for number in range(6):
+        checked = statement(rng, scene, rng.choice(("entailment", "contradiction")))
+        right_or_wrong = "yes" if checked.label == "entailment" else "no"
+        questions[f"check {number}"] = (f"Right or wrong? {checked.text}", right_or_wrong)
+    return Lesson(draw(rng, scene, size), caption, questions)
+
+
+def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
+    """Write `source.train` and `source.test` pictures, and a tenth of `train` for validation.
+
+    Each has three hypotheses. Pictures are `flickr30k_images/<Flickr30kID>`. The same seed gives
+    the same bytes.
+    """
+    rng = random.Random(f"{seed} scenes")
+    counts = {"train": source.train, "dev": max(1, source.train // 10), "test": source.test}
+    numbers = iter(rng.sample(range(10**6, 10**10), sum(counts.values())))
+    (folder / PICTURES).mkdir()
+    for split, count in counts.items():
+        labels = list(_labels(rng, HYPOTHESES * count))
+        rows: list[tuple[object, ...]] = []
+        for _ in range(count):
+            name, scene = f"{next(numbers)}.jpg", random_scene(rng)
+            draw(rng, scene, source.size).save(folder / PICTURES / name, quality=92)
+            stated: dict[str, Statement] = {}
+            while len(stated) < HYPOTHESES:
+                said = statement(rng, scene, labels[-1])
+                if said.text not in stated:
+                    stated[said.text] = said
+                    labels.pop()
+            for k, said in enumerate(stated.values()):
+                pair = f"{name}#{k}r1{said.label[0]}"
+                rows.append((len(rows), pair, name, said.text, said.label, said.explanation))
+        with (folder / f"esnlive_{split}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    return {"drawing": source.drawing, "files": sum(counts.values())}
+
+
+def draw(rng: random.Random, scene: Scene, size: int) -> Image.Image:
+    """Draw a scene on a light ground, in a picture of `size` by `size` pixels."""
+    picture = Image.new("RGB", (2 * size, 2 * size), (rng.randint(205, 240),) * 3)
+    for thing, middle in zip(scene, (0.26, 0.74), strict=True):
+        x, y = middle + rng.uniform(-0.02, 0.02), rng.uniform(0.35, 0.65)
+        place = (2 * size * share for share in (x, y, rng.uniform(0.16, 0.19)))
+        draw_shape(picture, thing.shape, *place, jitter(rng, COLOURS[thing.colour]))
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 4, (size, size, 1))
+    pixels = np.asarray(picture.reduce(2), np.float32) + noise
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _labels(rng: random.Random, count: int) -> Iterator[str]:
+    """So many labels in their shares, in any order."""
+    labels = [LABELS[i % len(LABELS)] for i in range(count)]
+    rng.shuffle(labels)
+    yield from labels

@@ -1,0 +1,121 @@
+"""WebVid's tables of videos and their captions, beside a folder of the videos.
+
+A table names its split: train is for training and val is the test, as those who use WebVid have
+it, unless another table is called test. A video that is listed again with another caption has
+several references.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from src.errors import UserError
+from src.media import VIDEO_SUFFIXES
+from src.readers.common import Row, one_label, rows, split_in
+from src.records import Raw, Rejected
+from src.schema import Data
+
+REQUIRED = ("videoid", "name")
+DEAD_LINKS = "dead_links.csv"  # written by src/sources/webvid.py beside the tables
+RANK = {"test": 0, "validation": 1, "train": 2, None: 3}  # who keeps a video of several tables
+
+Videos = dict[str, Path]  # by the path below the data's folder, without suffix
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A video with the row that named it first."""
+
+    video: str
+    table: Path
+    place: str
+    path: Path
+    split: str | None
+    captions: list[str]
+
+
+def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
+    """The videos that the tables below `folder` name, unopened, and the rows that give none.
+
+    A video lies at `videos/<page_dir>/<videoid>`, `<page_dir>/<videoid>` or `videos/<videoid>`
+    beside its table or in `folder`, with any suffix of a video.
+
+    Raises:
+        UserError: there is no table, or one lacks a column or is no CSV in UTF-8.
+    """
+    clips: dict[str, _Clip] = {}
+    videos = _videos(folder)
+    for table, split in _tables(folder):
+        name = table.relative_to(folder).as_posix()
+        for number, row in rows(table, REQUIRED):
+            clip = _clip(row, f"{name} row {number}", table, split, folder, videos)
+            if isinstance(clip, Rejected):
+                yield clip
+                continue
+            first = clips.setdefault(clip.video, clip)
+            if first.table != table or first.path != clip.path:
+                yield Rejected(clip.place, f"videoid twice: {clip.video} is that of {first.place}")
+            elif clip.captions[0] not in first.captions:
+                first.captions.extend(clip.captions)
+    for clip in clips.values():
+        yield _example(clip, folder, data)
+
+
+def _tables(folder: Path) -> list[tuple[Path, str | None]]:
+    """The tables and their splits; those held out come first and keep what they list."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*.csv"))
+        if not path.name.startswith(".") and path.name != DEAD_LINKS and path.is_file()
+    ]
+    if not found:
+        raise UserError(
+            f"{folder}: holds no CSV file; one with the columns videoid, name and page_dir is "
+            "expected beside the folder of videos"
+        )
+    splits = {path: split_in(path.relative_to(folder)) for path in found}
+    if "test" not in splits.values():
+        splits = {p: "test" if s == "validation" else s for p, s in splits.items()}
+    return sorted(splits.items(), key=lambda table: RANK[table[1]])
+
+
+def _videos(folder: Path) -> Videos:
+    # Looked up by name: tables of millions of rows may stand beside some thousand videos.
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    return {
+        p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(files, reverse=True)
+    }
+
+
+def _clip(
+    row: Row, place: str, table: Path, split: str | None, folder: Path, videos: Videos
+) -> _Clip | Rejected:
+    video, pages = row["videoid"], row.get("page_dir", "").replace("\\", "/")
+    if not video:
+        return Rejected(place, "no videoid")
+    if not row["name"]:
+        return Rejected(place, f"no caption: {video}")
+    places = [PurePosixPath("videos", pages, video), PurePosixPath(pages, video)]
+    names = [
+        # Lexical, not resolved: DVC may have checked the files out as links to its cache.
+        os.path.normpath((top.relative_to(folder) / path).as_posix())
+        for top in (table.parent, folder)
+        for path in [*places, PurePosixPath("videos", video)]
+    ]
+    inside = [name for name in names if not name.startswith(("/", "../"))]
+    if places[1].is_absolute() or not inside:
+        return Rejected(place, f"outside the data's folder: {places[1]}")
+    path = next((videos[name] for name in inside if name in videos), None)
+    if path is None:
+        return Rejected(place, f"no such file: {places[0]}.mp4")
+    return _Clip(video, table, place, path, split, [row["name"]])
+
+
+def _example(clip: _Clip, folder: Path, data: Data) -> Raw | Rejected:
+    label, fault = one_label(clip.captions, data.labels) if data.labels else (None, "")
+    if fault:
+        return Rejected(clip.place, fault)
+    identity = clip.path.relative_to(folder).as_posix()
+    answers = tuple(clip.captions)
+    return Raw(identity, clip.path, label, None, answers, split=clip.split, group=clip.video)

@@ -1,0 +1,201 @@
+"""WebVid: tables of captions and addresses, from the Hub or from here, and the videos behind them.
+
+Links die: those that lead nowhere are listed in `dead_links.csv` beside the tables.
+"""
+
+import csv
+import hashlib
+import heapq
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+
+from src.errors import UserError
+from src.schema import WebVid
+from src.sources import download
+from src.sources.clips import bring_all
+
+COLUMNS = ("videoid", "name", "page_dir", "duration", "contentUrl")
+REQUIRED = ("videoid", "name", "contentUrl")
+DEAD_LINKS = "dead_links.csv"  # src/readers/webvid.py passes it by
+
+Row = dict[str, str]
+Drawn = dict[str, list[tuple[str, Row]]]  # the rows of each video, with their tables
+
+
+def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
+    """Draw clips from the tables and download them into the empty `folder`.
+
+    `folder` then holds a table of the drawn rows for each of the source's, under a name that still
+    tells its split, and the videos at `videos/<page_dir>/<videoid>.mp4`. What has arrived when a
+    download breaks off stays in .downloads of the repository, and the next call goes on from there.
+
+    Returns:
+        Where the tables come from, how many rows they have, how many clips were drawn, came and
+        are dead.
+
+    Raises:
+        UserError: a table that cannot be had or read, no connection, a full disk, or not one video.
+    """
+    with download.place("webvid") as place:
+        revision, tables = _tables(source)
+        drawn, rows = _draw(tables, source.clips, seed)
+        links = {video: found[0][1]["contentUrl"] for video, found in drawn.items()}
+        brought = bring_all(links, place)
+        dead = {video: why for video, why in brought.items() if isinstance(why, str)}
+        if len(dead) == len(drawn):
+            raise _nothing_came(dead)
+        try:
+            size = _move(drawn, brought, folder)
+            _write(drawn, dead, folder)
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}") from None
+    return {
+        "dataset": source.dataset,
+        "revision": revision,
+        "tables": source.tables,
+        "rows": rows,
+        "clips": len(drawn),
+        "downloaded": len(drawn) - len(dead),
+        "dead": len(dead),
+        "bytes": size,
+    }
+
+
+def _nothing_came(dead: Mapping[str, str]) -> UserError:
+    reasons = Counter(why for why in dead.values()).most_common(3)
+    told = ", ".join(f"{why} ({n})" for why, n in reasons)
+    return UserError(
+        f"none of {len(dead)} videos can be had: {told}; draw more clips, or put videos of your own"
+        " beside such a table and name their folder in the key folder"
+    )
+
+
+def _tables(source: WebVid) -> tuple[str | None, dict[str, Path]]:
+    """The commit of the tables, where they have one, and their files by their names."""
+    if not source.dataset:
+        # `dvc exp run --temp` and the queue run in a copy; DVC_ROOT names the original.
+        root = Path(os.environ.get("DVC_ROOT", "."))
+        return None, {table: root / Path(table).expanduser() for table in source.tables}
+    try:
+        revision = source.revision or HfApi().dataset_info(source.dataset).sha
+        return revision, {
+            table: Path(
+                hf_hub_download(source.dataset, table, repo_type="dataset", revision=revision)
+            )
+            for table in source.tables
+        }
+    except GatedRepoError:
+        raise UserError(
+            f"{source.dataset} is gated; accept its terms on its page, then log in with"
+            " `hf auth login`"
+        ) from None
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"cannot download the tables of {source.dataset} at {source.revision or 'main'}: {why};"
+            " check dataset, revision, tables and the network, then start again"
+        ) from None
+
+
+def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int]:
+    """At most so many videos with all their rows, and the number of all rows.
+
+    Drawn are those of the least digest, so that memory holds no more than them, and a greater
+    number holds the smaller one's.
+    """
+    drawn: Drawn = {}
+    ranks: list[tuple[int, str]] = []  # negative: the heap gives the greatest digest first
+    read = 0
+    for table, path in tables.items():
+        for row in _rows(path):
+            read += 1
+            video = row["videoid"]
+            if video in drawn:
+                drawn[video].append((table, row))
+                continue
+            rank = int(hashlib.sha256(f"{seed} {video}".encode()).hexdigest(), 16)
+            full = len(ranks) == clips
+            if not _usable(row) or (full and rank >= -ranks[0][0]):
+                continue
+            if full:
+                del drawn[heapq.heappop(ranks)[1]]
+            heapq.heappush(ranks, (-rank, video))
+            drawn[video] = [(table, row)]
+    if not drawn:
+        raise UserError(
+            f"{', '.join(map(str, tables.values()))}: none of {read} rows has a videoid, a name"
+            " and a contentUrl"
+        )
+    return drawn, read
+
+
+def _rows(table: Path) -> Iterator[Row]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, restval="")
+            given = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = [name.lower() for name in given]
+            if missing := [name for name in REQUIRED if name.lower() not in reader.fieldnames]:
+                raise UserError(
+                    f"{table}: has no column {missing[0]}; its columns are "
+                    f"{', '.join(given) or 'none'}"
+                )
+            for row in reader:
+                yield {name: row.get(name.lower(), "").strip() for name in COLUMNS}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read: {error.strerror}; correct tables") from None
+
+
+def _usable(row: Row) -> bool:
+    """Whether a row names all that it takes, and a file inside the folder."""
+    path = _path(row)
+    inside = not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
+    return inside and all(row[name] for name in REQUIRED)
+
+
+def _path(row: Row) -> PurePosixPath:
+    return PurePosixPath("videos", row["page_dir"].replace("\\", "/"), f"{row['videoid']}.mp4")
+
+
+def _move(drawn: Drawn, brought: Mapping[str, Path | str], folder: Path) -> int:
+    """Put the videos where the reader looks for them; returns their bytes."""
+    size = 0
+    for video, file in brought.items():
+        if isinstance(file, Path):
+            target = folder / _path(drawn[video][0][1])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            size += file.stat().st_size
+            shutil.move(file, target)
+    return size
+
+
+def _write(drawn: Drawn, dead: Mapping[str, str], folder: Path) -> None:
+    """Write the drawn rows by table, and the dead links."""
+    tables: dict[str, list[Row]] = {}
+    for found in drawn.values():
+        for table, row in found:
+            tables.setdefault(_flat(table), []).append(row)
+    for name, rows in tables.items():
+        _write_csv(folder / name, COLUMNS, [tuple(row.values()) for row in rows])
+    links = [(video, drawn[video][0][1]["contentUrl"], why) for video, why in dead.items()]
+    _write_csv(folder / DEAD_LINKS, ("videoid", "contentUrl", "reason"), links)
+
+
+def _write_csv(path: Path, heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([heading, *rows])
+
+
+def _flat(table: str) -> str:
+    """One name for a path, in which the names of folders still tell the split."""
+    parts = PurePosixPath(table).with_suffix(".csv").parts
+    return "_".join(part for part in parts if part not in ("/", "..", ".", "~"))

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from src.readers.common import one_label, split_in
+
+LABELS = ["left", "Right", "not left"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "label"),
+    [
+        (["A ball moves LEFT."], "left"),
+        (["right"], "Right"),
+        (["It moves, not left"], "not left"),
+        (["It leftovers", "to the right"], "Right"),
+        (["to the right", "right it goes"], "Right"),
+    ],
+)
+def test_the_label_is_the_one_that_stands_there_as_a_word(texts: list[str], label: str) -> None:
+    assert one_label(texts, LABELS) == (label, "")
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        (["lefty and upright"], "none of the labels: lefty and upright"),
+        (["left or right"], "several of the labels: Right, left"),
+        (["to the left", "to the right"], "several of the labels: Right, left"),
+    ],
+)
+def test_none_or_several_labels_are_told(texts: list[str], reason: str) -> None:
+    assert one_label(texts, LABELS) == (None, reason)
+
+
+def test_a_label_may_hold_what_has_a_meaning_in_patterns() -> None:
+    assert one_label(["a C++ talk"], ["C++", "C"]) == ("C++", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("results_2M_train.csv", "train"),
+        ("data/train/partitions/0000.csv", "train"),
+        ("train/more-val.csv", "validation"),
+        ("Test.csv", "test"),
+        ("trainees.csv", None),
+        ("captions.train", None),
+    ],
+)
+def test_a_split_is_a_word_of_the_path(name: str, split: str | None) -> None:
+    assert split_in(Path(name)) == split

@@ -48,11 +48,12 @@ def load(path: Path = PARAMS) -> Params:
         UserError: one line that names the key and says what is wrong with it. Both scales are
             checked, so that a fault of `full` shows before a GPU is paid for.
     """
-    scale = _read(path).get("scale")
+    raw = _read(path)
+    scale = raw.get("scale")
     if scale not in SCALES:
         raise UserError(f"{path}: scale: {scale!r} is none of {', '.join(SCALES)}")
-    checked = {s: at_scale(path, s) for s in SCALES}
-    load_grids(path)
+    checked = {s: _check(path, raw, s) for s in SCALES}
+    _grids(path, raw)
     return checked[scale]
 
 
@@ -66,7 +67,10 @@ def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
 
     Their values are not tried out here: an experiment may change what they were written for.
     """
-    raw = _read(path)
+    return _grids(path, _read(path))
+
+
+def _grids(path: Path, raw: dict[str, Any]) -> dict[str, Grid]:
     try:
         grids = TypeAdapter(dict[str, Grid]).validate_python(raw.get("ablations") or {})
     except ValidationError as error:
@@ -79,9 +83,10 @@ def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
             raise UserError(f"{where}: a name has letters, digits and _ alone")
         if grid.recipe not in (raw.get("recipes") or {}):
             raise UserError(f"{where}.recipe: no recipe is named {grid.recipe!r}")
-        for key in [*(grid.values or {}), *(k for p in (grid.points or {}).values() for k in p)]:
+        form = "values" if grid.values else "points"
+        for key in grid.values or [k for point in grid.points.values() for k in point]:
             if not _names_a_value(raw, key):
-                raise UserError(f"{where}: {key}: no such key")
+                raise UserError(f"{where}.{form}: {key!r} is no key of this file")
     return grids
 
 

@@ -15,8 +15,6 @@ from PIL.ExifTags import Base
 from src.quality import DECODED_SIDE, Quality, measure
 
 FINGERPRINT_BYTES = 32
-VIDEO_SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
-PICTURE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SUPPORTED_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 TRANSPARENT_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
 # Where white may lie in a mode of more than 8 bits: cameras and scanners store 10, 12 or 14 bits

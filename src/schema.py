@@ -161,6 +161,7 @@ class Queries(Strict):
 class Pretrain(Strict):
     drawings: Annotated[list[Name], Field(min_length=1)]
     pictures: Positive
+    captions: Share
     steps: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]

@@ -19,6 +19,7 @@ from src.errors import UserError
 ROOT = Path(__file__).parents[1]
 PARAMS = ROOT / "params.yaml"
 RECIPE = "recipes.emotion_qwen2vl"
+GRID = "ablations.esnlive_rank"
 ABSENT = object()
 
 
@@ -113,8 +114,21 @@ FAULTS = [
     ("recipes.emotion_qwen2vl.precision.full", "int8", "not 'int8'"),
     # the prompt
     (f"{RECIPE}.prompt.question", "Which? {classes}", "{classes}"),
-    (f"{RECIPE}.prompt.question", "Which? {}", "{labels} and {question} are"),
+    (f"{RECIPE}.prompt.question", "Which? {}", "{labels}, {question}, {hypothesis} are"),
     (f"{RECIPE}.prompt.question", "Which? {labels", "expected '}'"),
+    # ablations
+    ("ablations", ["rank"], "should be a valid dictionary"),
+    (f"{GRID}.seed", [1], "unknown key"),
+    (f"{GRID}.metrics", ABSENT, "missing"),
+    (f"{GRID}.seeds", [], "at least 1 item"),
+    (f"{GRID}.seeds", [1, 1], "a seed stands there twice"),
+    (f"{GRID}.recipe", "nobody", "no recipe is named 'nobody'"),
+    (f"{GRID}.points", {"a": {f"{RECIPE}.lora.rank": 8}}, f"'{RECIPE}.lora.rank' is no key"),
+    (f"{GRID}.points", {"a": {"lora": 8}}, "'lora' is no key"),
+    (f"{GRID}.points", {"a": {"seed.x": 8}}, "'seed.x' is no key"),
+    (f"{GRID}.points", {"a": {"scale": "full"}}, "'scale' is no key"),
+    (f"{GRID}.points", {"a": {f"{GRID}.seeds": [1]}}, f"'{GRID}.seeds' is no key"),
+    ("ablations.video_frames.values", {"data.clips.frames": [2]}, "'data.clips.frames' is no key"),
 ]
 
 
@@ -162,7 +176,7 @@ def test_two_sources_are_refused(params: Path) -> None:
     put(params, {"data.autism_faces.tiny.kaggle": kaggle})
     with pytest.raises(UserError) as fault:
         config.load(params)
-    expected = "data.autism_faces.tiny: name one of folder, drawn, kaggle, abo"
+    expected = "data.autism_faces.tiny: name one of folder, drawn, kaggle, abo, webvid, esnlive"
     assert str(fault.value) == f"{params}: {expected}"
 
 
@@ -274,7 +288,8 @@ def test_a_stage_stops_with_one_line(params: Path, changes: dict[str, Any], line
 def test_a_stage_lists_the_names_that_there_are(params: Path) -> None:
     stopped = fetch(params.parent, "autism_face")
     assert stopped.returncode == 1
-    expected = "params.yaml: data.autism_face: not there; there are autism_faces, fer, abo"
+    known = "autism_faces, fer, abo, esnlive, webvid"
+    expected = f"params.yaml: data.autism_face: not there; there are {known}"
     assert stopped.stderr == f"error: {expected}\n"
 
 
@@ -294,6 +309,47 @@ def leaves(block: CommentedMap, *above: str) -> Iterator[tuple[str, list[int]]]:
                 yield path, [line, *lines]
         else:
             yield ".".join([*above, key]), [line]
+
+
+@pytest.mark.parametrize("values", [{"values": {f"{RECIPE}.lora.r": [1]}}, {"points": None}])
+def test_a_grid_has_one_of_its_two_forms(params: Path, values: dict[str, Any]) -> None:
+    put(params, {f"{GRID}.{key}": value for key, value in values.items()})
+    with pytest.raises(UserError) as fault:
+        config.load(params)
+    assert str(fault.value) == f"{params}: {GRID}: name one of values and points"
+
+
+def test_the_name_of_a_grid_is_one_of_a_file(params: Path) -> None:
+    put(params, {"ablations.a/b": {"recipe": "esnlive_qwen2vl", "seeds": [1], "metrics": ["a"]}})
+    put(params, {"ablations.a/b.points": {"a": {}}})
+    with pytest.raises(UserError, match="a name has letters, digits and _ alone"):
+        config.load(params)
+
+
+def test_an_experiment_may_empty_a_block_that_a_grid_writes_into(params: Path) -> None:
+    apply_overrides(params, ["recipes.esnlive_qwen2vl.classifier=null"])
+    assert config.load(params).recipes["esnlive_qwen2vl"].classifier is None
+    put(params, {"ablations": ABSENT})
+    config.load(params)
+    assert config.load_grids(params) == {}
+
+
+def test_dvc_overrides_values_beside_the_dotted_keys_of_grids(params: Path) -> None:
+    before = config.load_grids(params)
+    apply_overrides(params, [f"{RECIPE}.lora.r=3"])
+    assert config.load(params).recipes["emotion_qwen2vl"].lora.r == 3
+    assert config.load_grids(params) == before
+
+
+def test_every_key_of_a_grid_is_explained() -> None:
+    text = PARAMS.read_text().splitlines()
+    explained = set()
+    for grid in YAML().load(PARAMS)["ablations"].values():
+        for key in grid:
+            line = grid.lc.key(key)[0]
+            if "#" in text[line] or text[line - 1].lstrip().startswith("#"):
+                explained.add(key)
+    assert explained == set(schema.Grid.model_fields)
 
 
 @pytest.mark.parametrize("section", ["data", "base", "train", "recipes", "evaluate", "explain"])

@@ -16,12 +16,13 @@ from src.schema import Drawn
 
 COLUMNS = ("videoid", "name", "page_dir", "duration", "contentUrl")
 FRAMES, RATE = 24, 12  # of a file, and of a second of it
-LESSON_FRAMES = 8
+LESSON_FRAMES, LESSON_SIDE = 8, 96
+GROUND = (195, 240)  # of a channel, from one end to the other
 COLOURS: dict[str, Colour] = {
     "red": (200, 20, 20),
     "green": (10, 130, 40),
     "blue": (20, 40, 200),
-    "yellow": (205, 150, 0),
+    "yellow": (205, 150, 20),
 }
 SHAPES = ("circle", "square", "triangle")
 # What is said of a motion, and where it goes: to the right and down.
@@ -38,8 +39,8 @@ MOTIONS = {
 # outlines apart.
 FRAME, CORE = (50, 40, 40), (250, 250, 250)
 
-# A lesson has other words for all of it: a base that has learnt from lessons sees what the
-# recipe asks about, and has never said it.
+# A lesson has other words for all of it, in the same order: a base that has learnt from lessons
+# sees what the recipe asks about, and has never said it.
 LESSON_WORDS = {
     "red": "crimson",
     "green": "lime",
@@ -48,18 +49,18 @@ LESSON_WORDS = {
     "circle": "disc",
     "square": "block",
     "triangle": "wedge",
-    "left": "leftward",
-    "right": "rightward",
-    "up": "upward",
-    "down": "downward",
-    "grows": "growing",
-    "shrinks": "shrinking",
-    "still": "resting",
+    "left": "goes leftward",
+    "right": "goes rightward",
+    "up": "goes upward",
+    "down": "goes downward",
+    "grows": "swells",
+    "shrinks": "dwindles",
+    "still": "rests here",
 }
 QUESTIONS = {
     "paint": "Which paint was used?",
     "outline": "Which outline do you see?",
-    "heading": "Where is it heading?",
+    "motion": "What does it do?",
 }
 VOCABULARY = (*COLOURS, *SHAPES, "moves", "stays", *MOTIONS)
 
@@ -89,8 +90,11 @@ def lesson(rng: random.Random, size: int) -> Lesson:
     answers = [LESSON_WORDS[word] for word in astuple(shown)]
     asked = zip(QUESTIONS.items(), answers, strict=True)
     questions = {name: (question, answer) for (name, question), answer in asked}
-    caption = "{} {} heading {}".format(*answers)
-    return Lesson(None, caption, questions, tuple(draw(rng, shown, size, LESSON_FRAMES)))
+    caption = "a {} {} {}".format(*answers)
+    # Drawn larger and reduced, as the frames of a file are.
+    frames = draw(rng, shown, LESSON_SIDE, LESSON_FRAMES)
+    video = tuple(frame.resize((size, size), Image.Resampling.LANCZOS) for frame in frames)
+    return Lesson(None, caption, questions, video)
 
 
 def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
@@ -109,13 +113,19 @@ def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
 
 
 def draw(rng: random.Random, shown: Scene, size: int, frames: int) -> Iterator[Image.Image]:
-    """Draw a clip frame by frame, each `size` by `size` pixels, on one noisy light ground."""
-    ground = (rng.randint(200, 240),) * 3
+    """Draw a clip frame by frame, each `size` by `size` pixels, on a light and noisy ground.
+
+    The ground is redder to the right, bluer to the bottom and greener with time: a model of this
+    size sees where and when by that, and takes very long to find it out without.
+    """
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 4, (size, size, 1))
-    colour = jitter(rng, COLOURS[shown.colour])
-    for place in _path(rng, shown.motion, frames):
+    colour, light = jitter(rng, COLOURS[shown.colour]), rng.uniform(-8, 8)
+    across = np.broadcast_to(np.linspace(*GROUND, 2 * size), (2 * size, 2 * size)) + light
+    path = list(_path(rng, shown.motion, frames))
+    for place, now in zip(path, np.linspace(*GROUND, frames), strict=True):
+        ground = np.stack([across, np.full_like(across, now + light), across.T], 2)
         # Drawn twice as large: a shape also moves by parts of a pixel.
-        picture = Image.new("RGB", (2 * size, 2 * size), ground)
+        picture = Image.fromarray(ground.astype(np.uint8))
         draw_shape(picture, shown.shape, *(2 * size * share for share in place), colour)
         pixels = np.asarray(picture.reduce(2), np.float32) + noise
         yield Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -134,10 +144,10 @@ def _example(rng: random.Random, number: int, folder: Path, size: int) -> tuple[
 def _path(rng: random.Random, motion: str, frames: int) -> Iterator[tuple[float, float, float]]:
     """Middle and radius of the shape in each frame, in shares of the picture's side."""
     towards = MOTIONS[motion][1]
-    way = rng.uniform(0.55, 0.7)
+    way = rng.uniform(0.5, 0.6)
     # A shape goes from one side of the middle to the other; across its way it may be anywhere.
     x, y = (
-        rng.uniform(0.15 + way / 2, 0.85 - way / 2) if v else rng.uniform(0.3, 0.7) for v in towards
+        rng.uniform(0.2 + way / 2, 0.8 - way / 2) if v else rng.uniform(0.3, 0.7) for v in towards
     )
     first = last = rng.uniform(0.16, 0.22)
     if motion in ("grows", "shrinks"):

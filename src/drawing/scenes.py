@@ -1,4 +1,4 @@
-"""Drawn scenes of two shapes with hypotheses about them, in the files that e-SNLI-VE has."""
+"""Drawn scenes of one shape with hypotheses about it, in the files that e-SNLI-VE has."""
 
 import csv
 import random
@@ -17,6 +17,7 @@ from src.schema import Drawn
 COLUMNS = ("", "pairID", "Flickr30kID", "hypothesis", "gold_label", "explanation")
 PICTURES = "flickr30k_images"
 SIDES = ("left", "right")
+LESSON_SIDE = 112
 HYPOTHESES = 3  # of each picture
 # Half of the hypotheses are true, so that neither of two classes is the more frequent one.
 LABELS = ("entailment", "entailment", "neutral", "contradiction")
@@ -26,26 +27,24 @@ UNSEEN = {
     "The {shape} belongs to a child.": "One cannot see who owns the {shape}.",
     "The {shape} is very old.": "One cannot see how old the {shape} is.",
 }
-VOCABULARY = (
-    "entailment",
-    "not entailment",
-    "neutral",
-    "contradiction",
-    "made of wood",
-    "who owns",
+# How a lesson asks whether something holds.
+CHECKS = (
+    "Right or wrong? {}",
+    "{} Is that so?",
+    "Does the picture show this: {}",
+    "Judge this: {}",
 )
+ENDINGS = ("", " Explain.", " Say why.", " Why?")
+VOCABULARY = ("entailment", "not entailment", "neutral", "contradiction", "wood", "child", "old")
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One shape of a scene."""
+class Scene:
+    """What is seen in a picture."""
 
     colour: str
     shape: str
     side: str
-
-
-Scene = tuple[Thing, Thing]
 
 
 @dataclass(frozen=True)
@@ -58,32 +57,29 @@ class Statement:
 
 
 def random_scene(rng: random.Random) -> Scene:
-    """Two shapes of two colours, the left one first."""
-    colours, shapes = rng.sample(list(COLOURS), 2), rng.sample(SHAPES, 2)
-    left, right = (Thing(*of) for of in zip(colours, shapes, SIDES, strict=True))
-    return left, right
+    """Every attribute drawn for itself."""
+    return Scene(rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(SIDES))
 
 
 def statement(rng: random.Random, scene: Scene, label: str) -> Statement:
     """A hypothesis of that label; its words alone do not tell a true from a false one."""
-    thing = rng.choice(scene)
     if label == "neutral":
         said, why = rng.choice(list(UNSEEN.items()))
-        text, explanation = (words.format(shape=thing.shape) for words in (said, why))
+        text, explanation = (words.format(shape=scene.shape) for words in (said, why))
         return Statement(text, label, explanation)
-    said = thing.colour
-    if label == "contradiction":
-        said = rng.choice([colour for colour in COLOURS if colour != thing.colour])
-    text = rng.choice(
+    attribute, values, hypothesis, other = rng.choice(
         (
-            f"There is a {said} {thing.shape}.",
-            f"The {thing.shape} is {said}.",
-            f"The shape on the {thing.side} is {said}.",
+            ("colour", COLOURS, "The shape is {}.", "not a {} one"),
+            ("shape", SHAPES, "There is a {}.", "not a {}"),
+            ("side", SIDES, "It is on the {}.", "not on the {}"),
         )
     )
-    seen = f"The {thing.shape} on the {thing.side} is {thing.colour}"
-    explanation = f"{seen}." if said == thing.colour else f"{seen}, not {said}."
-    return Statement(text, label, explanation)
+    seen = said = getattr(scene, attribute)
+    explanation = f"There is a {scene.colour} {scene.shape} on the {scene.side}."
+    if label == "contradiction":
+        said = rng.choice([value for value in values if value != seen])
+        explanation = f"{explanation.removesuffix('.')}, {other.format(said)}."
+    return Statement(hypothesis.format(said), label, explanation)
 
 
 def lesson(rng: random.Random, size: int) -> Lesson:
@@ -93,19 +89,20 @@ def lesson(rng: random.Random, size: int) -> Lesson:
     words. It has never said that something is entailed, nor why.
     """
     scene = random_scene(rng)
-    left, right = scene
-    caption = f"{left.colour} {left.shape} then {right.colour} {right.shape}"
-    thing = rng.choice(scene)
+    caption = f"{scene.side}: {scene.shape}, {scene.colour}"
     questions = {
-        "color": (f"Which color has the {thing.shape}?", thing.colour),
-        "outline": (f"Which outline is {thing.side}?", thing.shape),
-        "paint": (f"Which color is {thing.side}?", thing.colour),
+        "color": ("Which color do you see?", scene.colour),
+        "outline": ("Which outline do you see?", scene.shape),
+        "place": ("Which side is it?", scene.side),
     }
-    for number in range(6):
+    for number in range(12):
         checked = statement(rng, scene, rng.choice(("entailment", "contradiction")))
         right_or_wrong = "yes" if checked.label == "entailment" else "no"
-        questions[f"check {number}"] = (f"Right or wrong? {checked.text}", right_or_wrong)
-    return Lesson(draw(rng, scene, size), caption, questions)
+        asked = rng.choice(CHECKS).format(checked.text) + rng.choice(ENDINGS)
+        questions[f"check {number}"] = (asked, right_or_wrong)
+    # Drawn larger and reduced, as the pictures of a file are.
+    picture = draw(rng, scene, LESSON_SIDE).resize((size, size), Image.Resampling.LANCZOS)
+    return Lesson(picture, caption, questions)
 
 
 def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
@@ -141,10 +138,9 @@ def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:
 def draw(rng: random.Random, scene: Scene, size: int) -> Image.Image:
     """Draw a scene on a light ground, in a picture of `size` by `size` pixels."""
     picture = Image.new("RGB", (2 * size, 2 * size), (rng.randint(205, 240),) * 3)
-    for thing, middle in zip(scene, (0.26, 0.74), strict=True):
-        x, y = middle + rng.uniform(-0.02, 0.02), rng.uniform(0.35, 0.65)
-        place = (2 * size * share for share in (x, y, rng.uniform(0.16, 0.19)))
-        draw_shape(picture, thing.shape, *place, jitter(rng, COLOURS[thing.colour]))
+    x = {"left": 0.28, "right": 0.72}[scene.side] + rng.uniform(-0.03, 0.03)
+    place = (2 * size * v for v in (x, rng.uniform(0.3, 0.7), rng.uniform(0.18, 0.22)))
+    draw_shape(picture, scene.shape, *place, jitter(rng, COLOURS[scene.colour]))
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 4, (size, size, 1))
     pixels = np.asarray(picture.reduce(2), np.float32) + noise
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

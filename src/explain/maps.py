@@ -25,7 +25,7 @@ class EachCAM(GradCAM):
     def each(self, pixels: torch.Tensor) -> Iterator[np.ndarray]:
         """Maps (batch, height, width) in [0, 1], number by number."""
         for number in self.activations_and_grads(pixels).unbind(1):
-            self.activations_and_grads.gradients = []
+            # The newest gradient comes first, and is what a map is made of.
             number.sum().backward(retain_graph=True)
             yield self.aggregate_multi_layers(self.compute_cam_per_layer(pixels, [], False))
 

@@ -13,8 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.errors import UserError
-from src.files import whole
-from src.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, whole
 
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.media import PICTURE_SUFFIXES
+from src.files import PICTURE_SUFFIXES
 from src.records import Raw, Region, Rejected
 from src.schema import Data
 

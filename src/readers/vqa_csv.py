@@ -4,21 +4,18 @@ The answers may be several in a column `answers`, as a JSON list or with `|` bet
 is named in a column `split` or by the table's own name.
 """
 
-import csv
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from src.errors import UserError
+from src.readers.common import Row, find, rows
 from src.readers.labelled_images import SPLITS
 from src.records import Raw, Rejected
 from src.schema import Data
 
 REQUIRED = ("image_name", "question")
 NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
-
-Row = Mapping[str, str]
 
 
 def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
@@ -39,27 +36,8 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
         )
     for table in tables:
         name = table.relative_to(folder).as_posix()
-        for number, row in _rows(table):
+        for number, row in rows(table, REQUIRED):
             yield _example(row, f"{name} row {number}", table, folder, data)
-
-
-def _rows(table: Path) -> Iterator[tuple[int, Row]]:
-    """The rows that hold anything, numbered from 1 without the heading."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            if missing := [name for name in REQUIRED if name not in reader.fieldnames]:
-                raise UserError(
-                    f"{table}: has no column {missing[0]}; its columns are "
-                    f"{', '.join(reader.fieldnames) or 'none'}"
-                )
-            for number, row in enumerate(reader, start=1):
-                texts = {k: v.strip() for k, v in row.items() if isinstance(v, str)}
-                if any(texts.values()):
-                    yield number, texts
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
 
 
 def _example(row: Row, place: str, table: Path, folder: Path, data: Data) -> Raw | Rejected:
@@ -91,16 +69,8 @@ def _picture(name: str, table: Path, folder: Path) -> Path | str:
     """The picture's path, or why there is none."""
     if not name:
         return "no image named"
-    # Lexical, not resolved: DVC may have checked the files out as links to its cache.
-    paths = [
-        Path(os.path.normpath(top / name.replace("\\", "/")))
-        for top in (table.parent, table.parent / "images", folder, folder / "images")
-    ]
-    inside = [path for path in paths if path.is_relative_to(folder)]
-    if not inside:
-        return f"outside the data's folder: {name}"
-    found = next((path for path in inside if path.is_file()), None)
-    return found or f"no such file: {name}"
+    tops = (table.parent, table.parent / "images", folder, folder / "images")
+    return find(name, tops, folder)
 
 
 def _answers(row: Row) -> tuple[str, ...]:

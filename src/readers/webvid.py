@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from src.errors import UserError
-from src.media import VIDEO_SUFFIXES
+from src.files import VIDEO_SUFFIXES
 from src.readers.common import Row, one_label, rows, split_in
 from src.records import Raw, Rejected
 from src.schema import Data

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from src.report import examples, plots, tables, words
+from src.report import ablations, examples, plots, tables, words
 from src.report.inputs import DataInputs, RecipeInputs, read_bases, read_data, read_recipe
 from src.schema import BuiltBase, Params, Recipe
 
@@ -42,6 +42,7 @@ def render(params: Params, root: Path = Path()) -> str:
         params=params,
         confidence=f"{params.evaluate.confidence:.0%}",
         recipes=recipes,
+        ablations=ablations.sections(root),
         data={name: _data(inputs) for name, inputs in data.items()},
         bases={name: _base(numbers) for name, numbers in bases.items()},
         parameters=_yaml(params),

@@ -207,7 +207,7 @@ def heatmap_verdict(gradcam: Mapping[str, Any]) -> Verdict:
     sentences = [
         f"Covering the parts that Grad-CAM marks hottest costs the answer "
         f"{nats(drops['gradcam'])} nats of log-probability ({nats(own['low'])} to "
-        f"{nats(own['high'])}, {count(gradcam['n'])} pictures): {found}."
+        f"{nats(own['high'])}, {count(gradcam['n'])} examples): {found}."
     ]
     if not beaten:
         sentences.append("These heatmaps are not shown to explain anything.")

@@ -20,7 +20,7 @@ from src.schema import Base, BuiltBase, Generation, Pretrain
 from src.training.collator import Collator
 from src.training.trainer import AnswerLoss
 
-CAPTION = "Describe the picture."
+CAPTION = "Describe the {}."  # picture or video
 EXAM = Generation(
     max_new_tokens=8,
     num_beams=1,
@@ -55,7 +55,7 @@ class Lessons:
 def corpus(spec: BuiltBase, seed: int) -> list[str]:
     """Texts that the tokenizer of a base is trained on."""
     rng = random.Random(f"{seed} corpus")
-    texts = ["system user assistant You are a helpful assistant.", CAPTION]
+    texts = ["system user assistant You are a helpful assistant.", CAPTION.format("picture")]
     for drawing in _drawings(spec.pretrain):
         for _ in range(500):
             lesson = drawing.lesson(rng, 28)
@@ -76,7 +76,7 @@ def records(pretrain: Pretrain, size: int, count: int, seed: str) -> list[dict[s
     for _ in tqdm(range(count), desc="draw", unit="picture"):
         drawing = rng.choice(drawings)
         lesson = drawing.lesson(rng, size)
-        question, answer = _exercise(rng, lesson, drawing.VOCABULARY)
+        question, answer = _exercise(rng, lesson, drawing.VOCABULARY, pretrain.captions)
         media = {"image": lesson.picture, "video": lesson.video}
         made.append(media | {"question": question, "answer": answer})
     return made
@@ -172,10 +172,12 @@ def _drawings(pretrain: Pretrain) -> list[ModuleType]:
     return [import_module(f"src.drawing.{name}") for name in pretrain.drawings]
 
 
-def _exercise(rng: random.Random, lesson: Lesson, words: Sequence[str]) -> tuple[str, str]:
+def _exercise(
+    rng: random.Random, lesson: Lesson, words: Sequence[str], captions: float
+) -> tuple[str, str]:
     kind = rng.random()
-    if kind < 0.65:
-        return CAPTION, lesson.caption
+    if kind < captions:
+        return CAPTION.format("video" if lesson.video else "picture"), lesson.caption
     if kind < 0.9:
         return rng.choice(list(lesson.questions.values()))
     return _instruction(rng, words)

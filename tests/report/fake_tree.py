@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,45 @@ def write_tree(root: Path, params: Params) -> None:
         attributes = {"mouth": 0.97, "brows": 0.91, "eyes": 0.8, "skin": 1.0}
         facts = {"parameters": 1_234_567, "attributes": attributes}
         _json(root / "metrics/base" / f"{recipe.base}.json", facts)
+    write_ablations(root)
+
+
+def write_ablations(root: Path) -> None:
+    """Two grids as `tools.ablate` leaves them: of three points, one failed, and of one seed."""
+    rank = {"rank 16": (None, 0.9), "rank <b>4</b>": (True, 0.8), "rank 8": (False, 0.89)}
+    points = [_ablated(name, mark, mean, [1, 2, 3]) for name, (mark, mean) in rank.items()]
+    points[1]["overrides"] = {f"recipes.{CLASSES}.lora.r": 4, "data.pages.labels": [SCRIPT]}
+    failed = {"runs": [], "missing": [1, 2, 3], "metrics": {}}
+    for metric in ("accuracy", "ece"):
+        against = dict.fromkeys(("value", "low", "high", "beyond_noise")) | {"n": 0}
+        failed["metrics"][metric] = {"mean": None, "sd": None, "n": 0, "difference": against}
+    points.append(_ablated("rank 2", None, 0.5, []) | failed)
+    _grid(root, "rank", points, [1, 2, 3])
+    alone = [_ablated("both", None, 0.9, [7]), _ablated("one", None, 0.7, [7])]
+    _grid(root, "heads", alone, [7])
+
+
+def _grid(root: Path, name: str, points: list[dict[str, Any]], seeds: list[int]) -> None:
+    del points[0]["metrics"]["accuracy"]["difference"], points[0]["metrics"]["ece"]["difference"]
+    found = {"name": name, "recipe": CLASSES, "scale": "tiny", "seeds": seeds, "points": points}
+    about = {"metrics": ["accuracy", "ece"], "confidence": 0.95, "reference": points[0]["name"]}
+    _json(root / f"metrics/ablations/{name}.json", found | about)
+
+
+def _ablated(name: str, mark: bool | None, mean: float, seeds: list[int]) -> dict[str, Any]:
+    several, gap = len(seeds) > 1, mean - 0.9
+    low, high = (gap - 0.05, gap + 0.05) if several else (None, None)
+    against = {"value": gap, "low": low, "high": high, "n": len(seeds), "beyond_noise": mark}
+    numbers = {"mean": mean, "sd": 0.012 if several else None, "n": len(seeds)}
+    one = {"value": mean, "low": mean - 0.04, "high": mean + 0.04, "base": 0.2}
+    run = {"n": N, "metrics": {"accuracy": one}}
+    return {
+        "name": name,
+        "overrides": {},
+        "metrics": {m: numbers | {"difference": against} for m in ("accuracy", "ece")},
+        "runs": [run | {"seed": s, "experiment": f"grid-s{s}-0123456789ab"} for s in seeds],
+        "missing": [],
+    }
 
 
 def face(label: int, seed: int) -> bytes:
@@ -337,7 +377,7 @@ def _write_heatmaps(root: Path, recipe: str) -> None:
 
 def _entry(folder: Path, recipe: str, i: int) -> dict[str, object]:
     """One example of the gallery, with its pictures."""
-    size = (457, 227) if recipe == VIDEOS else (224, 224)
+    size, small = ((457, 227), (457, 112)) if recipe == VIDEOS else ((224, 224), (112, 112))
     right = i % 2 == 0
     entry = {"id": f"test-{i:04d}", "label": LABELS[i % 6], "probability": 0.9 - i / 20}
     entry |= {"predicted": LABELS[i % 6] if right else LABELS[(i + 1) % 6], "correct": right}
@@ -346,8 +386,7 @@ def _entry(folder: Path, recipe: str, i: int) -> dict[str, object]:
         return entry
     text = SAID[i % 3]
     words = [
-        {"word": word}
-        | _overlays(folder, i, f"{i}_word{k}", ("gradcam", "occlusion"), (size[0] // 2, 112))
+        {"word": word} | _overlays(folder, i, f"{i}_word{k}", ("gradcam", "occlusion"), small)
         for k, word in enumerate(text.split())
     ]
     more = {"generated": text, "reference": f"reference {i}", "words": words, "more_words": i % 2}

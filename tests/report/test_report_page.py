@@ -9,9 +9,9 @@ import pytest
 
 from src.errors import UserError
 from src.report.page import render
-from src.report.pictures import thumbnail
+from src.report.pictures import strip, thumbnail
 from tests.report import fake_tree
-from tests.report.fake_tree import ANSWERS, CLASSES, TEXTS
+from tests.report.fake_tree import ANSWERS, CLASSES, EXPLAINS, TEXTS, VIDEOS
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_the_policy_allows_this_style_and_nothing_else(page):
 
 
 def test_lists_fifty_rejected_files_and_counts_all(page):
-    assert page.count("broken-") == 3 * 49
+    assert page.count("broken-") == 5 * 49
     assert "The first 50 of 63 rejected files" in page
     assert "empty file (2), not an image (61)" in page
 
@@ -152,6 +152,72 @@ def test_the_most_confident_wrong_answer_comes_first(page):
     first = wrong.split(f"test-{fake_tree.SUREST_WRONG:04d}")[0]
     assert "Anger 99.9 %" in first and "Truth Natural" in first
     assert "test-" not in first
+
+
+def gallery(page, recipe):
+    return page.split(f"<code>{recipe}</code></h2>")[1].split('<div class="gallery">')[1]
+
+
+def test_a_gallery_of_texts_has_the_maps_of_each_word_under_it(page):
+    text = section(page, EXPLAINS)
+    assert "The maps are of the class that the second head names, and word by word" in text
+    first = gallery(page, EXPLAINS).split("</figure>")[0]
+    words = first.split("<li>")[1:]
+    assert len(words) == 4
+    for word in ("a", "face", "&lt;b&gt;moves&lt;/b&gt;", "right"):
+        assert f'alt="Grad-CAM heatmap of the word {word}, example test-0000"' in first
+        assert f'alt="Occlusion heatmap of the word {word}, example test-0000"' in first
+    assert '<span class="text">&lt;b&gt;moves&lt;/b&gt;</span></li>' in words[2]
+    assert "<ul>" in first and "On the left Grad-CAM" in first
+    assert "Word by word" not in section(page, CLASSES)
+
+
+def test_words_that_were_left_out_are_counted_and_an_empty_text_has_none(page):
+    text = section(page, EXPLAINS)
+    assert (
+        "Explanation: one two three Reference: reference 5 test-0005 Word by word, the fir" in text
+    )
+    assert "Word by word, the first 3 of 4 On the left" in text
+    assert "Explanation: (empty) Reference: reference 4 test-0004" in text
+
+
+def test_a_gallery_of_videos_shows_frames_and_the_reference_for_truth(page):
+    text = section(page, VIDEOS)
+    assert "The maps are of the whole text, and word by word" in text
+    assert "Two frames that the model reads as one share a map." in text
+    shown = gallery(page, VIDEOS)
+    first = shown.split("</figure>")[0]
+    assert 'alt="Frames of example test-0000"' in first
+    assert 'alt="Grad-CAM heatmap of example test-0000"' in first
+    assert '<div class="maps film">' in first and '<ul class="film">' in first
+    assert "Reference: reference 0" in text
+    assert "truth" not in text.split("Heatmaps")[-1].split("Examples")[0]
+    assert "film" not in gallery(page, CLASSES).split("</section>")[0]
+
+
+def test_an_example_of_a_video_is_a_strip_of_its_frames(page):
+    wrong = page.split(f"<code>{VIDEOS}</code></h2>")[1].split("<h4>Answers that are wrong</h4>")[1]
+    assert wrong.split("<img src=")[1].startswith(f'"{strip(fake_tree.clip(0)).uri}"')
+    assert 'alt="Frames of test example test-0000"' in wrong
+    assert "Truth a face moves to the right in video 1 Judged" in section(page, VIDEOS)
+
+
+def test_a_strip_goes_from_the_first_frame_to_the_last():
+    one = strip(fake_tree.clip(0)[:1])
+    assert (one.width, one.height) == (56, 56)
+    assert strip(fake_tree.clip(0)[:2]).width == 2 * 56 + 3
+    frames = fake_tree.clip(0)
+    assert strip(frames).width == 4 * 56 + 3 * 3
+    assert strip(frames) == strip([frames[i] for i in (0, 2, 5, 7)])
+
+
+def test_an_explained_class_shows_label_prediction_and_explanation(page):
+    right = section(page, EXPLAINS).split("Most confident and right")[1]
+    first = right.split("Example test-")[0]
+    assert "Answer not entailment" in first or "Answer entailment" in first
+    assert "Explanation (empty)" in right or "Explanation It smiles." in right
+    number = int(right.split("Example test-")[1][:4])
+    assert f"Truth {fake_tree.ENTAILED[number % 2]} Reference Face {number} smiles" in first
 
 
 def test_an_example_stands_beside_its_own_picture(page):

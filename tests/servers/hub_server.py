@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,13 +14,14 @@ from urllib.parse import urlsplit
 class Hub(ThreadingHTTPServer):
     """One repository whose files at `commit` lie in `folder`; `refuse` is an error to order.
 
-    `kind` is "models" or "datasets".
+    It is the answer to requests for paths that hold `refused`. `kind` is "models" or "datasets".
     """
 
     def __init__(self, folder: Path, repo: str, commit: str, kind: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.repo, self.commit, self.kind = folder, repo, commit, kind
         self.refuse: tuple[int, str] | None = None
+        self.refused = ""
         self.requests: list[str] = []
 
     @property
@@ -40,9 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, with_body: bool) -> None:
-        hub, path = self.server, urlsplit(self.path).path
+        hub, (_, _, path, query, _) = self.server, urlsplit(self.path)
         hub.requests.append(f"{self.command} {path}")
-        if hub.refuse:
+        if hub.refuse and hub.refused in path:
             return self._error(*hub.refuse)
         info = f"/api/{hub.kind}/{hub.repo}"
         sizes = {
@@ -53,11 +55,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path in (info, f"{info}/revision/{hub.commit}"):
             siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
             return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
-        if path == f"{info}/tree/{hub.commit}":
-            entry = {"type": "file", "oid": "0" * 40}
-            return self._json([entry | {"path": n, "size": s} for n, s in sizes.items()])
-        if path.startswith(f"{info}/tree/{hub.commit}/"):
-            return self._error(404, "EntryNotFound")
+        if f"{path}/".startswith(f"{info}/tree/{hub.commit}/"):
+            below = path.removeprefix(f"{info}/tree/{hub.commit}").removeprefix("/")
+            entries = _tree(sizes, below, "recursive=true" in query.lower())
+            return self._json(entries) if entries else self._error(404, "EntryNotFound")
         root = f"/{hub.repo}" if hub.kind == "models" else f"/{hub.kind}/{hub.repo}"
         prefix = f"{root}/resolve/{hub.commit}/"
         if path.startswith(prefix):
@@ -81,12 +82,31 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
 
     def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
-        self.send_response(200)
+        asked, size = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")), len(body)
+        if asked and with_body:
+            first, last = int(asked[1]), min(int(asked[2]), size - 1)
+            body = body[first : last + 1]
+            headers = headers | {"Content-Range": f"bytes {first}-{last}/{size}"}
+        self.send_response(206 if asked and with_body else 200)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(body)
+
+
+def _tree(sizes: dict[str, int], folder: str, recursive: bool) -> list[dict[str, object]]:
+    """The files and folders of a folder, or all files below it."""
+    top = Path(folder)
+    found = {Path(name): size for name, size in sizes.items() if Path(name).is_relative_to(top)}
+    entry = {"type": "file", "oid": "0" * 40}
+    files = [entry | {"path": p.as_posix(), "size": size} for p, size in found.items()]
+    if recursive:
+        return files
+    depth = len(top.parts) + 1
+    folders = {Path(*p.parts[:depth]).as_posix() for p in found if len(p.parts) > depth}
+    below = [file for file in files if len(Path(file["path"]).parts) == depth]
+    return below + [entry | {"type": "directory", "path": name} for name in sorted(folders)]
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""The points of a grid: which values of `params.yaml` each of its experiments has."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from src import config
+from src.errors import UserError
+from src.files import whole
+from src.schema import Grid, Params
+
+
+@dataclass(frozen=True)
+class Point:
+    """A name for people, and values by their dotted keys."""
+
+    name: str
+    overrides: dict[str, Any]
+
+
+def points(grid: Grid) -> list[Point]:
+    """The grid's points in their order, the one that the others are held against first."""
+    if grid.points:
+        return [Point(name, dict(values)) for name, values in grid.points.items()]
+    last = [key.rpartition(".")[2] for key in grid.values]
+    keys = {k: s if last.count(s) == 1 else k for k, s in zip(grid.values, last, strict=True)}
+
+    def point(values: tuple[Any, ...]) -> Point:
+        chosen = dict(zip(grid.values, values, strict=True))
+        return Point(", ".join(f"{keys[k]}={_text(v)}" for k, v in chosen.items()), chosen)
+
+    return [point(values) for values in product(*grid.values.values())]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return "+".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def seed_key(recipe: str, scale: str, path: Path = config.PARAMS) -> str:
+    """Where the seed of a recipe's training stands: in its own block, or with the defaults."""
+    own = YAML(typ="safe", pure=True).load(path)["recipes"][recipe][scale] or {}
+    return f"recipes.{recipe}.{scale}.seed" if "seed" in own else f"train.{scale}.seed"
+
+
+def override(path: Path, values: Mapping[str, Any]) -> None:
+    """Put values under dotted keys of a file of parameters, its comments kept.
+
+    Raises:
+        UserError: a key that is not there.
+    """
+    yaml = YAML()
+    yaml.width = 4096
+    root = yaml.load(path)
+    for key, value in values.items():
+        *above, last = key.split(".")
+        block = root
+        for part in above:
+            block = block.get(part) if isinstance(block, dict) else None
+        if not isinstance(block, dict) or last not in block:
+            raise UserError(f"{path}: {key}: not there")
+        block[last] = value
+    with whole(path) as beside:
+        yaml.dump(root, beside)
+
+
+def check(name: str, grid: Grid, path: Path = config.PARAMS) -> None:
+    """Try out every point before the first one is paid for.
+
+    Raises:
+        UserError: a point's value cannot be, its keys contradict each other, or two points are
+            the same run: a key of the other scale, or a default that the recipe has its own of.
+    """
+    seen: dict[str, str] = {}
+    scale = config.load(path).scale
+    key = seed_key(grid.recipe, scale, path)
+    for point in points(grid):
+        where = f"{path}: ablations.{name}: {point.name}"
+        _no_overlap(where, [key, *point.overrides])
+        try:
+            params = overridden(path, point.overrides | {key: grid.seeds[0]})
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        effect = json.dumps(_what_counts(params, grid.recipe), sort_keys=True)
+        if effect in seen:
+            raise UserError(f"{where}: at {scale} the same run as {seen[effect]}")
+        seen[effect] = point.name
+
+
+def overridden(path: Path, values: Mapping[str, Any]) -> Params:
+    """The parameters with other values. Raises UserError as `override` and `config.load` do."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        try:
+            override(copy, values)
+            return config.load(copy)
+        except UserError as error:
+            raise UserError(str(error).removeprefix(f"{copy}: ")) from None
+
+
+def _no_overlap(where: str, keys: list[str]) -> None:
+    for inner in keys:
+        if outer := next((k for k in keys if inner.startswith(f"{k}.")), None):
+            raise UserError(f"{where}: {inner} lies in {outer}; set one of them")
+    if twice := next((k for k in keys if keys.count(k) > 1), None):
+        raise UserError(f"{where}: {twice} is what `seeds` sets")
+
+
+def _what_counts(params: Params, name: str) -> Any:
+    recipe = params.recipes[name]
+    data, base = params.data[recipe.data], params.base[recipe.base]
+    parts = (recipe, data, base, params.evaluate)
+    return [params.seed, *(part.model_dump(mode="json") for part in parts)]

@@ -303,7 +303,7 @@ def test_of_an_edited_video_only_what_is_shown_can_be_damaged(tmp_path: Path) ->
     with av.open(str(path)) as file:  # from the key frame before on
         assert sum(packet.is_discard for packet in file.demux(video=0)) == 5
     emptied(path, -1)
-    assert video._times(path)[0] == pytest.approx(np.arange(22) / 10)
+    assert len(video._times(path)[0]) == 22
 
 
 CUT = [(n, c) for n, c in FORMATS if not n.endswith((".ts", ".mpg"))]

@@ -126,8 +126,8 @@ def workplace(snapshot: Snapshot) -> Iterator[Workplace]:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"an ablation runs here already (process {lock.read() or 'unknown'}); "
-                "wait for it, or end it"
+                "an ablation runs here already; wait for it, or end it; where its command was "
+                f"killed: kill -- -{lock.read()}"
             ) from None
         place = Workplace(snapshot, lock)
         try:

@@ -39,8 +39,8 @@ MOTIONS = {
 # outlines apart.
 FRAME, CORE = (50, 40, 40), (250, 250, 250)
 
-# A lesson has other words for all of it, in the same order: a base that has learnt from lessons
-# sees what the recipe asks about, and has never said it.
+# A lesson describes a clip in other words, and in these only where it is asked for plain ones: a
+# base that has learnt from lessons knows them, and does not say them when it describes a video.
 LESSON_WORDS = {
     "red": "crimson",
     "green": "lime",
@@ -57,6 +57,7 @@ LESSON_WORDS = {
     "shrinks": "dwindles",
     "still": "rests here",
 }
+PLAIN = ("Say it in plain words.", "What happens, in plain words?")
 QUESTIONS = {
     "paint": "Which paint was used?",
     "outline": "Which outline do you see?",
@@ -90,6 +91,7 @@ def lesson(rng: random.Random, size: int) -> Lesson:
     answers = [LESSON_WORDS[word] for word in astuple(shown)]
     asked = zip(QUESTIONS.items(), answers, strict=True)
     questions = {name: (question, answer) for (name, question), answer in asked}
+    questions |= {f"plain {i}": (question, shown.caption) for i, question in enumerate(PLAIN)}
     caption = "a {} {} {}".format(*answers)
     # Drawn larger and reduced, as the frames of a file are.
     frames = draw(rng, shown, LESSON_SIDE, LESSON_FRAMES)

@@ -76,7 +76,7 @@ def _pictures(folder: Path) -> Pictures:
     # Looked up by name: 400,000 rows name some 30,000 files.
     found = {
         path.name: path
-        for path in sorted(folder.rglob("*"), reverse=True)
+        for path in sorted(folder.rglob("*"))
         if path.parent.name in FOLDERS and path.suffix.lower() in PICTURE_SUFFIXES
     }
     if not found:

@@ -141,6 +141,13 @@ def test_the_reader_takes_all_of_it(fetch, raw, params):
     assert {entry.path.read_bytes() for entry in found} == set(pictures(raw).values())
 
 
+def test_a_picture_is_written_once(fetch, raw):
+    rows = pairs(1)
+    rows[2]["image"] = {"bytes": picture(2), "path": None}
+    fetch(train=rows)
+    assert pictures(raw) == {"1.jpg": picture(1)}
+
+
 def test_no_more_rows_of_a_split_than_asked_for(fetch, raw):
     assert fetch(rows=4, train=pairs(1, 2, 3), test=pairs(4))["rows"] == {"train": 4, "test": 3}
     assert sorted(pictures(raw)) == ["1.jpg", "2.jpg", "4.jpg"]

@@ -297,7 +297,8 @@ def test_a_killed_command_goes_on_where_it_was(project, background):
     assert alive(running) and alive(training)
     refused = ablate(project)
     assert refused.stderr == (
-        f"error: an ablation runs here already (process {running}); wait for it, or end it\n"
+        "error: an ablation runs here already; wait for it, or end it; where its command was "
+        f"killed: kill -- -{running}\n"
     )
     os.killpg(running, signal.SIGKILL)
     assert until(lambda: not alive(running) and not alive(training))

@@ -20,3 +20,4 @@ class Lesson:
     caption: str
     questions: dict[str, tuple[str, str]]
     video: tuple[Image.Image, ...] | None = None  # its frames, where there is no picture
+    more: tuple[tuple[str, str], ...] = ()  # questions like these, with their answers

@@ -91,12 +91,13 @@ def lesson(rng: random.Random, size: int) -> Lesson:
     answers = [LESSON_WORDS[word] for word in astuple(shown)]
     asked = zip(QUESTIONS.items(), answers, strict=True)
     questions = {name: (question, answer) for (name, question), answer in asked}
-    questions |= {f"plain {i}": (question, shown.caption) for i, question in enumerate(PLAIN)}
+    first, *more = ((question, shown.caption) for question in PLAIN)
+    questions["plain"] = first
     caption = "a {} {} {}".format(*answers)
     # Drawn larger and reduced, as the frames of a file are.
     frames = draw(rng, shown, LESSON_SIDE, LESSON_FRAMES)
     video = tuple(frame.resize((size, size), Image.Resampling.LANCZOS) for frame in frames)
-    return Lesson(None, caption, questions, video)
+    return Lesson(None, caption, questions, video, tuple(more))
 
 
 def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:

@@ -34,6 +34,7 @@ CHECKS = (
     "Does the picture show this: {}",
     "Judge this: {}",
 )
+CHECKED = 12  # in a lesson: to compare words with a picture takes the most practice
 ENDINGS = ("", " Explain.", " Say why.", " Why?")
 VOCABULARY = ("entailment", "not entailment", "neutral", "contradiction", "wood", "child", "old")
 
@@ -95,14 +96,15 @@ def lesson(rng: random.Random, size: int) -> Lesson:
         "outline": ("Which outline do you see?", scene.shape),
         "place": ("Which side is it?", scene.side),
     }
-    for number in range(12):
+    checks = []
+    for _ in range(CHECKED):
         checked = statement(rng, scene, rng.choice(("entailment", "contradiction")))
-        right_or_wrong = "yes" if checked.label == "entailment" else "no"
         asked = rng.choice(CHECKS).format(checked.text) + rng.choice(ENDINGS)
-        questions[f"check {number}"] = (asked, right_or_wrong)
+        checks.append((asked, "yes" if checked.label == "entailment" else "no"))
+    questions["check"] = checks[0]
     # Drawn larger and reduced, as the pictures of a file are.
     picture = draw(rng, scene, LESSON_SIDE).resize((size, size), Image.Resampling.LANCZOS)
-    return Lesson(picture, caption, questions)
+    return Lesson(picture, caption, questions, more=tuple(checks[1:]))
 
 
 def write(source: Drawn, folder: Path, seed: int) -> dict[str, object]:

@@ -22,7 +22,7 @@ from src.training.trainer import AnswerLoss
 
 CAPTION = "Describe the {}."  # picture or video
 EXAM = Generation(
-    max_new_tokens=8,
+    max_new_tokens=16,
     num_beams=1,
     temperature=0.0,
     top_p=1.0,
@@ -179,7 +179,7 @@ def _exercise(
     if kind < captions:
         return CAPTION.format("video" if lesson.video else "picture"), lesson.caption
     if kind < 0.9:
-        return rng.choice(list(lesson.questions.values()))
+        return rng.choice([*lesson.questions.values(), *lesson.more])
     return _instruction(rng, words)
 
 

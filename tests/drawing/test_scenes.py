@@ -115,8 +115,10 @@ def test_a_lesson_is_true_and_never_says_why() -> None:
         lesson = scenes.lesson(rng, 56)
         assert lesson.picture.size == (56, 56)
         seen = lesson.caption.replace(":", "").replace(",", "").split()
-        for name, (question, answer) in lesson.questions.items():
-            if name.startswith("check"):
+        asked = [*lesson.questions.items(), *(("check", pair) for pair in lesson.more)]
+        assert len(asked) == 3 + scenes.CHECKED
+        for name, (question, answer) in asked:
+            if name == "check":
                 words = set(re.findall(r"\w+", question))
                 assert bool(words & set(seen)) == (answer == "yes")
             else:

@@ -17,6 +17,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
         ("emotion_qwen2vl", "generated_accuracy", "accuracy of the generated word", "chance"),
         ("emotion_llava", "accuracy", "accuracy by label scoring", "chance"),
         ("emotion_llava", "generated_accuracy", "accuracy of the generated word", "chance"),
+        ("esnlive_qwen2vl", "accuracy", "accuracy of the class", "majority"),
+        ("video_qwen2vl", "label_accuracy", "motion word right", "majority"),
         ("vqa_blip2", "exact_match", "exact match", "majority"),
     ],
 )
@@ -31,13 +33,26 @@ def test_the_table_shows_the_numbers_of_the_last_run(recipe, metric, words, gues
     assert row.replace("%", " %") in README
 
 
-def test_the_table_shows_bertscore_with_its_model():
-    metrics, metric = ROOT / "metrics/vqa_blip2", "bertscore_f1_all_minilm_l6_v2"
+BERTSCORE = ("bertscore_f1_all_minilm_l6_v2", "BERTScore F1 of all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metric", "words"),
+    [
+        ("esnlive_qwen2vl", "rougeL", "ROUGE-L of the explanation"),
+        ("esnlive_qwen2vl", "cider", "CIDEr of the explanation"),
+        ("video_qwen2vl", "rougeL", "ROUGE-L"),
+        ("video_qwen2vl", "cider", "CIDEr"),
+        ("vqa_blip2", *BERTSCORE),
+    ],
+)
+def test_the_table_shows_the_metrics_of_texts(recipe, metric, words):
+    metrics = ROOT / "metrics" / recipe
     base, tuned = read_json(metrics / "base.json"), read_json(metrics / "tuned.json")
     gain = tuned["gain"][metric]
     assert (
-        f"| `vqa_blip2`, BERTScore F1 of all-MiniLM-L6-v2 | {tuned['n']} | {base[metric]:.3f} "
-        f"| {tuned[metric]:.3f} | {gain['value']:+.3f} ({gain['low']:.3f} to {gain['high']:.3f}) |"
+        f"| `{recipe}`, {words} | {tuned['n']} | {base[metric]:.3f} | {tuned[metric]:.3f} "
+        f"| {gain['value']:+.3f} ({gain['low']:.3f} to {gain['high']:.3f}) |"
     ) in README
 
 

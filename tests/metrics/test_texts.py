@@ -154,7 +154,7 @@ def test_the_rates_of_what_goes_wrong() -> None:
     [
         "a red circle and a red square",
         "a red circle moves left and a blue circle moves right",
-        "It is very, very good.",
+        "It is very, very good, good dog.",
         "A man walks... and walks!!!",
         "a man in a red shirt and a man in a blue shirt",
         "just because a man is in a park does not mean a man is in a park alone",

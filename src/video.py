@@ -74,11 +74,6 @@ def equal(times: Sequence[float], count: int) -> list[int]:
     return picks.tolist()
 
 
-def as_array(frames: Sequence[Image.Image]) -> np.ndarray:
-    """Frames of one size as (frames, height, width, 3) float32 from 0 to 1."""
-    return np.stack([np.asarray(frame.convert("RGB"), np.float32) for frame in frames]) / 255
-
-
 def _mosaic(frames: Sequence[Image.Image]) -> Image.Image:
     side = frames[0].width
     whole = Image.new("RGB", (MOSAIC * side, MOSAIC * side))

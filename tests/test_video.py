@@ -548,14 +548,6 @@ def test_a_copy_in_another_format_has_nearly_the_same_fingerprint(tmp_path: Path
     assert bits(one.fingerprint, other.fingerprint) <= 12
 
 
-def test_frames_become_an_array_scaled_once() -> None:
-    frames = [Image.new("RGB", (28, 28), (255, 51, 0)), Image.new("RGB", (28, 28))]
-    array = video.as_array(frames)
-    assert (array.shape, array.dtype) == ((2, 28, 28, 3), np.float32)
-    assert array[0, 3, 4].tolist() == pytest.approx([1, 0.2, 0])
-    assert not array[1].any()
-
-
 def test_drawn_clips_are_decoded_in_workers_and_none_is_a_copy_of_another(tmp_path: Path) -> None:
     clips.write(Drawn(drawing="clips", train=50, test=10, size=96), tmp_path, seed=1)
     files = sorted(tmp_path.rglob("*.mp4"))

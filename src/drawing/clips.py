@@ -49,19 +49,19 @@ LESSON_WORDS = {
     "circle": "disc",
     "square": "block",
     "triangle": "wedge",
-    "left": "goes leftward",
-    "right": "goes rightward",
-    "up": "goes upward",
-    "down": "goes downward",
-    "grows": "swells",
-    "shrinks": "dwindles",
-    "still": "rests here",
+    "left": "leftward",
+    "right": "rightward",
+    "up": "upward",
+    "down": "downward",
+    "grows": "growing",
+    "shrinks": "shrinking",
+    "still": "resting",
 }
 PLAIN = ("Say it in plain words.", "What happens, in plain words?")
 QUESTIONS = {
     "paint": "Which paint was used?",
     "outline": "Which outline do you see?",
-    "motion": "What does it do?",
+    "heading": "Where is it heading?",
 }
 VOCABULARY = (*COLOURS, *SHAPES, "moves", "stays", *MOTIONS)
 
@@ -93,7 +93,7 @@ def lesson(rng: random.Random, size: int) -> Lesson:
     questions = {name: (question, answer) for (name, question), answer in asked}
     first, *more = ((question, shown.caption) for question in PLAIN)
     questions["plain"] = first
-    caption = "a {} {} {}".format(*answers)
+    caption = "{} {} heading {}".format(*answers)
     # Drawn larger and reduced, as the frames of a file are.
     frames = draw(rng, shown, LESSON_SIDE, LESSON_FRAMES)
     video = tuple(frame.resize((size, size), Image.Resampling.LANCZOS) for frame in frames)

@@ -191,7 +191,7 @@ def test_a_lesson_shows_what_it_says() -> None:
         lesson = clips.lesson(rng, 56)
         assert lesson.picture is None
         assert [(f.mode, f.size) for f in lesson.video] == [("RGB", (56, 56))] * 8
-        motion = lesson.questions["motion"][1]
+        motion = lesson.questions["heading"][1]
         assert seen([np.asarray(frame) for frame in lesson.video]) == plain[motion]
         motions.add(motion)
     assert len(motions) == 7

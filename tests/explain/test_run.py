@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from src.explain import maps
 from src.explain import run as explain
-from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE
+from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE, shown
 from src.explain.run import pick
+from src.explain.targets import WordLikelihoods
 from src.files import read_json, write_json
 from src.inference.predict import predictions_file
 from src.records import Record, SplitWriter
@@ -86,14 +88,15 @@ def explained(tmp_path, monkeypatch, base, params):
 
 
 def test_videos_have_maps_of_their_captions_and_of_each_word(explained, videos):
-    texts = ["a red circle", "", LONG, "it grows."]
+    # In batches of three the empty text is alone.
+    texts = ["a red circle", "it grows.", LONG, ""]
     scores, entries, folder = explained("video_qwen2vl", videos, texts)
     assert scores["n"] == 4
     assert all(math.isfinite(value) for value in scores["deletion"].values())
     assert len(set(scores["deletion"].values())) == 5
     by_text = {entry["generated"]: entry for entry in entries}
     assert {t: len(e["words"]) for t, e in by_text.items()} == dict(
-        zip(texts, (3, 0, 12, 2), strict=True)
+        zip(texts, (3, 2, 12, 0), strict=True)
     )
     assert by_text[LONG]["more_words"] == 2
     pitch = SMALL_SIDE + GAP
@@ -111,7 +114,7 @@ def test_videos_have_maps_of_their_captions_and_of_each_word(explained, videos):
     assert [word["word"] for word in by_text["it grows."]["words"]] == ["it", "grows."]
 
 
-def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, statements):
+def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, statements, two_heads):
     texts = ["it shows joy.", "", "no", "it is so"]
     scores, entries, folder = explained("esnlive_qwen2vl", statements, texts, classes=2)
     assert scores["n"] == 4
@@ -128,3 +131,9 @@ def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, sta
             for name in ("gradcam", "occlusion"):
                 with Image.open(folder / word[name]) as picture:
                     assert picture.size == (SMALL_SIDE, SMALL_SIDE)
+    (entry,) = (entry for entry in entries if entry["generated"] == "no")
+    alone = WordLikelihoods(*two_heads, statements[2:3], ["no"], most=12)
+    expected = shown(statements[2]["image"], maps.gradcams(alone, (4, 4))[0, 0], small=True)
+    with Image.open(folder / entry["words"][0]["gradcam"]) as picture:
+        # Other examples of a batch change no more than the last digits.
+        assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 3

@@ -54,7 +54,7 @@ def test_every_orientation_comes_out_upright(tmp_path: Path, orientation: int, s
     assert_alike(load_image(path), upright)
     kept = stored(path, 28)
     assert (kept.width, kept.height) == (90, 60)
-    assert_alike(Image.open(io.BytesIO(kept.png)), upright.resize((28, 28)), 8)
+    assert_alike(Image.open(io.BytesIO(kept.frames[0])), upright.resize((28, 28)), 8)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_nothing_but_pixels_is_kept(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"picture.{suffix}"
     photo().save(path, exif=exif, icc_profile=b"SECRET profile" * 20, **extra)
     assert b"SECRET" in path.read_bytes()
-    kept = stored(path, 28).png
+    kept = stored(path, 28).frames[0]
     assert chunks(kept) == {b"IHDR", b"IDAT", b"IEND"}
     picture = Image.open(io.BytesIO(kept))
     picture.load()
@@ -151,7 +151,7 @@ def test_a_large_jpeg_is_decoded_small_with_its_true_size_kept(tmp_path: Path) -
     kept = stored(path, 56)
     assert (kept.width, kept.height) == (1200, 2000)
     expected = photo(2000, 1200).transpose(Image.Transpose.ROTATE_270).resize((56, 56))
-    assert_alike(Image.open(io.BytesIO(kept.png)), expected)
+    assert_alike(Image.open(io.BytesIO(kept.frames[0])), expected)
 
 
 @pytest.mark.parametrize("side", [28, 448])

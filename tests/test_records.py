@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[1]
 def write(path: Path, count: int) -> list[Record]:
     picture = path.with_suffix(".png")
     Image.new("RGB", (9, 7), (10, 20, 30)).save(picture)
-    png = stored(picture, 8).png
+    frames = stored(picture, 8).frames
     regions = (Region("mouth", (0.25, 0.5, 0.75, 1.0)),)
     records = [
         Record(
             f"joy/{i}.png",
-            png,
+            frames,
             *("g", 9, 7, 0.5, 0.25, 1.5, 1),
             question="Who is it?",
             answers=("Ann", "a girl"),
@@ -42,13 +42,32 @@ def write(path: Path, count: int) -> list[Record]:
     return records
 
 
+def test_a_video_comes_back_as_its_frames(tmp_path: Path) -> None:
+    frames = []
+    for level in (0, 100, 200):
+        picture = tmp_path / f"{level}.png"
+        Image.new("RGB", (9, 7), (level, 0, 0)).save(picture)
+        frames += stored(picture, 8).frames
+    with SplitWriter(tmp_path / "train.parquet") as writer:
+        for i in range(ROW_GROUP):
+            writer.write(Record(f"{i}.mp4", tuple(frames), "g", 9, 7, 0, 0, 0, 0))
+    split = read_split(tmp_path / "train.parquet")
+    assert len(split) == ROW_GROUP
+    assert split[5]["image"] is None
+    assert [frame.getpixel((0, 0)) for frame in split[5]["video"]] == [
+        (level, 0, 0) for level in (0, 100, 200)
+    ]
+    # A row group is of so many frames, not of so many videos.
+    assert pq.ParquetFile(tmp_path / "train.parquet").metadata.row_group(0).num_rows < ROW_GROUP
+
+
 def test_a_split_comes_back_as_it_was_written(tmp_path: Path) -> None:
     count = 2 * ROW_GROUP + 3
     write(tmp_path / "train.parquet", count)
     split = read_split(tmp_path / "train.parquet")
     assert len(split) == count
     assert list(split.features) == [
-        *("id", "image", "question", "answers", "kind", "label", "group", "subgroup"),
+        *("id", "image", "video", "question", "answers", "kind", "label", "group", "subgroup"),
         *("width", "height", "brightness", "contrast", "sharpness", "faces", "regions"),
     ]
     row = split[count - 2]
@@ -56,6 +75,7 @@ def test_a_split_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (8, 8), (10, 20, 30))
     assert row == {
         "id": f"joy/{count - 2}.png",
+        "video": None,
         "question": "Who is it?",
         "answers": ["Ann", "a girl"],
         "kind": "name",
@@ -101,7 +121,7 @@ def test_a_picture_that_is_asked_about_often_is_stored_once(tmp_path: Path) -> N
             for i in range(count):
                 # Pictures of another kind between them, so that many are in one dictionary.
                 for image in (png, png[:-1] + bytes([count])):
-                    writer.write(Record(f"1.png#{i}", image, "g", 256, 256, 0, 0, 0, 0))
+                    writer.write(Record(f"1.png#{i}", (image,), "g", 256, 256, 0, 0, 0, 0))
         sizes.append(path.stat().st_size)
     assert len(png) > 100_000
     assert sizes[1] < 1.1 * sizes[0]

@@ -52,7 +52,7 @@ def write_tree(root: Path, params: Params) -> None:
         folder = root / "metrics" / recipe.name
         (folder / "predictions").mkdir(parents=True)
         _loss(folder / "loss.csv")
-        WRITERS[recipe.name](folder)
+        WRITERS.get(recipe.name, OF_TASK[recipe.task])(folder)
         if recipe.name in (CLASSES, VIDEOS, EXPLAINS):
             _write_heatmaps(root, recipe.name)
         attributes = {"mouth": 0.97, "brows": 0.91, "eyes": 0.8, "skin": 1.0}
@@ -413,6 +413,12 @@ WRITERS = {
     ANSWERS: _write_answers,
     VIDEOS: _write_videos,
     EXPLAINS: _write_explanations,
+}
+OF_TASK = {
+    "classify": _write_classes,
+    "answer": _write_answers,
+    "describe": _write_videos,
+    "entail_explain": _write_explanations,
 }
 
 

@@ -319,6 +319,16 @@ def test_the_stage_streams_from_the_hub_at_a_commit_that_is_recorded(hub, tmp_pa
     assert files and all(f"/resolve/{COMMIT}/" in path for path in files)
 
 
+def test_a_connection_that_breaks_off_is_taken_up_again(hub, tmp_path):
+    hub.cuts = 2
+    done = stage(hub.url, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert hub.cuts == 0
+    raw = tmp_path / "data/raw/esnlive"
+    assert read_json(raw / "_source.json")["rows"] == {"train": 5, "dev": 3, "test": 3}
+    assert pictures(raw) == {f"{n}.jpg": picture(n) for n in (1, 2, 3, 4)}
+
+
 def one_error(done: subprocess.CompletedProcess[str], tmp_path: Path) -> str:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

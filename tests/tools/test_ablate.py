@@ -56,7 +56,7 @@ if kind == "fetch":
 elif kind == "train":
     recipe = params.recipes[name[0]]
     with (told / "trained").open("a") as log:
-        log.write(f"{recipe.lora.r} {recipe.train.seed} {recipe.train.learning_rate}\\n")
+        log.write(f"{recipe.lora.r} {recipe.train.seed} {recipe.train.weight_decay}\\n")
     number = len((told / "trained").read_text().splitlines())
     while (told / "stall").exists() and number > int((told / "stall").read_text()):
         (told / "pid").write_text(str(os.getpid()))
@@ -218,7 +218,7 @@ def test_every_point_is_run_with_every_seed_and_held_against_the_first(project):
 
 def test_the_workspace_stays_as_it_is_and_edits_of_it_count(project):
     params = project / "params.yaml"
-    override(params, {"train.tiny.learning_rate": 0.02})
+    override(params, {"train.tiny.weight_decay": 0.02})
     (project / "src/ablation/new.py").write_text("")
     git(project, "add", "src/ablation/new.py")
     before = {p: p.read_bytes() for p in project.rglob("*") if p.is_file() and part(p, project)}
@@ -257,7 +257,7 @@ def test_what_is_there_is_not_run_again_but_after_a_change_of_what_it_hangs_on(p
     assert ablate(project).returncode == 0
     assert trained(project) == []
     assert (project / "metrics/ablations/rank.json").read_bytes() == written
-    override(project / "params.yaml", {"train.tiny.learning_rate": 0.03})
+    override(project / "params.yaml", {"train.tiny.weight_decay": 0.03})
     assert ablate(project, "--dry-run").stdout.count("to run") == 4
     assert trained(project) == []
     set_grid(project, seeds=[1])

@@ -5,7 +5,6 @@ import torch
 from datasets import Dataset, Features, Image, Value
 
 from src import models, tasks
-from src.inference.generate import base_of
 from src.training import trainer
 from src.training.each_epoch import AnswerEachEpoch
 from src.training.load import collator_of
@@ -59,10 +58,9 @@ def run(base, recipe, params, records, tmp_path):
             update={"epochs": 2.0, "batch_size": 4, "evaluations": 1, "gradient_accumulation": 1}
         )
         widths = []
-        tower = base_of(model).model
-        tower.register_forward_pre_hook(
-            lambda module, inputs, given: widths.append(len(given["attention_mask"])),
-            with_kwargs=True,
+        reader = models.language_model(model)
+        reader.register_forward_hook(
+            lambda module, inputs, output: widths.append(len(output.last_hidden_state))
         )
         log = trainer.train(
             model, collator_of(base, recipe, task, answers=True), records, records, settings,

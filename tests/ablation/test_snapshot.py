@@ -19,10 +19,10 @@ schema: '2.0'
 stages:
   fetch:
     cmd: bring
-    outs: [{path: data, md5: 11111111111111111111111111111111}]
+    outs: [{path: data, md5: aaaa1111111111111111111111111111}]
   train:
     cmd: learn
-    outs: [{path: adapter, md5: 22222222222222222222222222222222}]
+    outs: [{path: adapter, md5: bbbb2222222222222222222222222222}]
 """,
     "src/fetch.py": "1",
     "src/train/loop.py": "1",
@@ -53,7 +53,7 @@ def digested(root, **overrides):
         ("src/fetch.py", "1", "2"),
         ("src/train/loop.py", "1", "2"),
         ("dvc.yaml", "cmd: learn", "cmd: learn more"),
-        ("dvc.lock", "1111", "3333"),  # other data were brought
+        ("dvc.lock", "aaaa", "cccc"),  # other data were brought
     ],
 )
 def test_what_a_stage_on_the_way_hangs_on_changes_the_digest(root, file, old, new):
@@ -68,7 +68,7 @@ def test_what_a_stage_on_the_way_hangs_on_changes_the_digest(root, file, old, ne
         ("params.yaml", "other: 1", "other: 2"),
         ("src/report.py", "1", "2"),
         ("dvc.yaml", "cmd: show", "cmd: show more"),
-        ("dvc.lock", "2222", "3333"),  # what the stages make of it is theirs
+        ("dvc.lock", "bbbb", "cccc"),  # what the stages make of it is theirs
     ],
 )
 def test_what_comes_after_or_beside_does_not(root, file, old, new):

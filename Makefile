@@ -1,9 +1,10 @@
 # make repro   everything from raw files to reports/index.html; rebuilds only what changed
 # make test    the tests, a whole pipeline in a temporary clone included
+# make rehearsal  of them, `scale: full` from fetch to report against servers on this machine
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lock
+.PHONY: repro test rehearsal lock
 .DEFAULT_GOAL := repro
 
 .venv: .venv/installed
@@ -18,6 +19,9 @@ repro: .venv
 test: .venv
 	ruff check . && ruff format --check .
 	python -m pytest
+
+rehearsal: .venv
+	python -m pytest --verbose tests/rehearsal
 
 # The full lock, with hashes, for every platform, from the direct requirements.
 lock: .venv

@@ -1,12 +1,14 @@
 """Base models of the Hugging Face Hub, pinned to a commit."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from httpx2 import HTTPError
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -41,13 +43,48 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
     return {"parameters": parameters(model_id, info.sha)}
 
 
-def bring_weights(model_id: str, revision: str) -> None:
-    """Download the weights of a model into the Hub's cache, where they are not there yet.
+def bring_weights(manifest: Mapping[str, Any]) -> None:
+    """Download the weights that a manifest names into the Hub's cache, where they are not there.
 
-    What a broken download has brought is kept. Raises UserError as `pin` does.
+    The Hub's client resumes a file that a broken download left, and looks at lengths alone: what
+    came is held against the Hub's checksums here.
+
+    Raises:
+        UserError: as `pin` does, no safetensors among them, too little room on the disk, or files
+            that arrived damaged.
     """
+    model_id, revision, sizes = (manifest[key] for key in ("id", "revision", "bytes"))
+    if not sizes:
+        raise UserError(
+            f"{model_id} at {revision} has no weights as safetensors, and others may run code when "
+            "they are loaded; name a revision that has them"
+        )
+    missing = [n for n in sizes if not try_to_load_from_cache(model_id, n, revision=revision)]
+    if not missing:
+        return
     with _in_one_line(model_id, revision):
+        _check_room(model_id, sum(sizes[name] or 0 for name in missing))
         snapshot_download(model_id, revision=revision, allow_patterns=[*SMALL, *WEIGHTS])
+        found = HfApi().verify_repo_checksums(model_id, revision=revision)
+    if damaged := [found.verified_path / wrong["path"] for wrong in found.mismatches]:
+        for path in damaged:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+        raise UserError(
+            f"{model_id}: {damaged[0].name} arrived damaged (its checksum is not the Hub's) and is "
+            "removed; start again: what came whole is kept"
+        )
+
+
+def _check_room(model_id: str, needed: int) -> None:
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if needed > free:
+        raise UserError(
+            f"{model_id}: needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the "
+            f"disk of {cache}; free some, or name another place with HF_HOME"
+        )
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
     family.complete(_load(base, AutoProcessor), config)
     manifest = _manifest(base)
     if manifest["revision"]:
-        bring_weights(manifest["id"], manifest["revision"])
+        bring_weights(manifest)
     if classes:
         config.num_labels = classes
     model = _load(
@@ -82,6 +82,7 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
         dtype=DTYPES[recipe.precision],
         device_map={"": device()},
         quantization_config=quantization_config(recipe, family),
+        use_safetensors=True,
     )
     if classes:
         model.classifier.float()

@@ -70,11 +70,12 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
     raws = pictures.raws
     if not raws:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in _kinds(rejected).items())
-        raise UserError(f"{folder}: holds no usable picture: {kinds or 'the folders are empty'}")
+        kinds = kinds or "the folders are empty"
+        raise UserError(f"{folder}: holds no usable {data.medium}: {kinds}")
     near = near_duplicates(pictures.fingerprints, pictures.mirrored, data.near_duplicate_distance)
     groups = merge(near[pictures.of], [raw.group for raw in raws])
     splits, leaks = assign(data, seed, raws, groups)
-    rejected += _leaked(pictures, near, leaks, data.near_duplicate_distance)
+    rejected += _leaked(pictures, near, leaks, data)
     labels = data.labels or sorted({raw.label for raw in raws if raw.label}) or None
     counts = _counts(data, labels, raws, groups, splits)
     _write_splits(pixels, pictures, groups, splits, out)
@@ -153,7 +154,7 @@ def _decode(
 
 
 def _leaked(
-    pictures: Pictures, near: np.ndarray, leaks: dict[int, list[int]], distance: int
+    pictures: Pictures, near: np.ndarray, leaks: dict[int, list[int]], data: Data
 ) -> Iterator[Rejected]:
     """Why each picture had to give way, naming the most similar one on the other side."""
     of = pictures.of
@@ -164,8 +165,8 @@ def _leaked(
         mine, others = int(of[i]), list(shown)
         picture, bits = nearest(pictures.fingerprints, pictures.mirrored, mine, others)
         rival = shown[picture]
-        held = f"a {pictures.raws[rival].split} picture"
-        if bits <= distance:
+        held = f"a {pictures.raws[rival].split} {data.medium}"
+        if bits <= data.near_duplicate_distance:
             reason = f"near-duplicate of {held}"
         elif near[mine] == near[picture]:
             reason = f"linked by near-duplicates to {held}"
@@ -186,7 +187,7 @@ def _counts(
     for split in SPLITS:
         own = [i for i, name in enumerate(splits) if name == split]
         if not own:
-            raise UserError(f"data.{data.name}: no picture is left for {split}; add some")
+            raise UserError(f"data.{data.name}: no {data.medium} is left for {split}; add some")
         counts[split] = {"n": len(own), "groups": len({int(groups[i]) for i in own})}
         if labels:
             found = Counter(raws[i].label for i in own)
@@ -196,7 +197,7 @@ def _counts(
             counts[split]["kinds"] = dict(sorted(kinds.items()))
     if missing := [label for label in labels or [] if not counts["train"]["labels"][label]]:
         raise UserError(
-            f"data.{data.name}: no training picture is a {missing[0]}; add some, "
+            f"data.{data.name}: no training {data.medium} is a {missing[0]}; add some, "
             f"or take it out of data.{data.name}.labels in params.yaml"
         )
     return counts

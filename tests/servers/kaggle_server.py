@@ -1,4 +1,4 @@
-"""A Kaggle of one data set on the loopback, as kaggle 2.2.4 speaks to it, with faults to order.
+"""A Kaggle on the loopback, as kaggle 2.2.4 speaks to it, with faults to order.
 
 The API answers at 127.0.0.1 and sends downloads on to a storage at localhost, so that they are
 two hosts, as in the real world: there the storage refuses a request with the API's token.
@@ -46,10 +46,13 @@ class Asked:
 
 
 class KaggleServer:
-    """Serves `archive`; a fault strikes at the next `times` occasions after its order."""
+    """Serves `archive` as `DATASET`, and whatever else is put into `archives`.
+
+    A fault strikes at the next `times` occasions after its order.
+    """
 
     def __init__(self, archive: bytes) -> None:
-        self.archive = archive
+        self.archives = {(DATASET, VERSION): archive}
         self.faults = dict.fromkeys(FAULTS, 0)
         self.asked: list[Asked] = []
         self.closing = threading.Event()
@@ -66,9 +69,9 @@ class KaggleServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_port}"
 
-    @property
-    def storage(self) -> str:
-        return f"http://localhost:{self._http.server_port}/bucket/archive.zip?X-Goog-Signature=x"
+    def storage(self, dataset: str, version: int) -> str:
+        host = f"http://localhost:{self._http.server_port}"
+        return f"{host}/bucket/{dataset}/{version}/archive.zip?X-Goog-Signature=x"
 
     def order(self, fault: str, times: int = 1) -> None:
         assert fault in FAULTS, fault
@@ -151,14 +154,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, LOGIN_PAGE, {"Content-Type": "application/json"})
         elif strikes("login page"):
             self._send(200, LOGIN_PAGE, {"Content-Type": "text/html; charset=utf-8"})
-        elif strikes("404 json") or (dataset, version) != (DATASET, VERSION):
+        elif strikes("404 json") or (dataset, version) not in self.kaggle.archives:
             self._json(404, {"code": 404, "message": "Not found"})
         else:
-            self._send(302, b"", {"Location": self.kaggle.storage})
+            self._send(302, b"", {"Location": self.kaggle.storage(dataset, version)})
 
     def _storage(self) -> None:
         strikes = self.kaggle.strikes
-        data = LOGIN_PAGE if strikes("login page as zip") else self.kaggle.archive
+        owner, name, version = self.path.removeprefix("/bucket/").split("/")[:3]
+        data = self.kaggle.archives[f"{owner}/{name}", int(version)]
+        if strikes("login page as zip"):
+            data = LOGIN_PAGE
         md5 = hashlib.md5(data).digest()
         etag = f'"{hashlib.md5(data).hexdigest()}"'
         headers = {

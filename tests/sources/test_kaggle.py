@@ -192,7 +192,7 @@ def test_a_legacy_key_that_kaggle_refuses_is_one_line(fetch, monkeypatch):
 
 
 def test_a_damaged_archive_without_a_checksum_is_not_kept(fetch, server, tmp_path):
-    server.archive = ARCHIVE[: len(ARCHIVE) // 2]
+    server.archives[DATASET, VERSION] = ARCHIVE[: len(ARCHIVE) // 2]
     server.order("no checksum")
     with pytest.raises(UserError, match="damaged"):
         fetch()

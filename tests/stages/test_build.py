@@ -1,6 +1,7 @@
 """The full scale's base, with the real Hub client against a server on this machine."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files import read_json
+from src.files import read_json, write_json
 from tests.conftest import ROOT
 from tests.servers.hub_server import serve
 
@@ -48,22 +49,91 @@ def build(workspace: Path, hub) -> subprocess.CompletedProcess[str]:
     return python(workspace, "-m", "stages.build", "qwen2_vl", endpoint=hub.url)
 
 
+LOAD = (
+    "from src import config, models; from src.errors import one_line; from pathlib import Path; "
+    "recipe = config.load().recipes['emotion_qwen2vl']; base = Path('models/base/qwen2_vl'); "
+    "one_line(lambda: (models.load_processor(base, recipe), models.load_base(base, recipe)))()"
+)
+
+
+def load(workspace: Path, hub, offline: bool = False) -> subprocess.CompletedProcess[str]:
+    return python(workspace, "-c", LOAD, endpoint=hub.url, offline=offline)
+
+
+def weights(hub) -> list[str]:
+    """The weights that were sent, in order."""
+    sent = [r for r in hub.requests if r.startswith("GET /storage/")]
+    return [r.rpartition("/")[2] for r in sent]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a failure."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
+    return line
+
+
 def test_a_base_of_the_hub_is_pinned_and_loads_by_the_lines_that_load_the_small_one(hub, workspace):
     done = build(workspace, hub)
     assert done.returncode == 0, done.stderr
     manifest = read_json(workspace / "models/base/qwen2_vl/manifest.json")
     assert (manifest["id"], manifest["revision"]) == (REPO, COMMIT)
     assert read_json(workspace / "metrics/base/qwen2_vl.json")["parameters"] > 100_000
-    load = (
-        "from pathlib import Path; from src import config, models; p = config.load(); "
-        "base = Path('models/base/qwen2_vl'); recipe = p.recipes['emotion_qwen2vl']; "
-        "models.load_processor(base, recipe); models.load_base(base, recipe)"
-    )
-    assert not [r for r in hub.requests if r.startswith("GET") and "safetensors" in r]
-    brought = python(workspace, "-c", load, endpoint=hub.url)
+    assert not weights(hub)
+    brought = load(workspace, hub)
     assert brought.returncode == 0, brought.stderr
-    loaded = python(workspace, "-c", load, endpoint="http://127.0.0.1:9", offline=True)
-    assert loaded.returncode == 0, loaded.stderr
+    assert weights(hub) == ["model.safetensors"]
+    hub.requests.clear()
+    assert load(workspace, hub, offline=True).returncode == 0
+    assert hub.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["cut off", "503", "429"])
+def test_weights_come_whole_after_trouble_on_the_way(hub, workspace, trouble):
+    build(workspace, hub)
+    if trouble == "cut off":
+        hub.cuts = 1
+    else:
+        hub.refuse, hub.refused, hub.refusals = (int(trouble), ""), "/storage/", 2
+    done = load(workspace, hub)
+    assert done.returncode == 0, done.stderr
+    assert hub.refusals == 0 or hub.cuts == 0
+
+
+@pytest.mark.slow
+def test_damaged_weights_are_removed_and_brought_anew(hub, workspace):
+    build(workspace, hub)
+    hub.damages = 1
+    assert "model.safetensors arrived damaged (its checksum is not the Hub's)" in refused(
+        load(workspace, hub)
+    )
+    assert "cannot be loaded" in refused(load(workspace, hub, offline=True))
+    done = load(workspace, hub)
+    assert done.returncode == 0, done.stderr
+    assert weights(hub) == ["model.safetensors"] * 2
+
+
+def test_weights_that_have_no_room_are_not_begun(hub, workspace):
+    build(workspace, hub)
+    manifest = workspace / "models/base/qwen2_vl/manifest.json"
+    (name,) = read_json(manifest)["bytes"]
+    write_json(manifest, read_json(manifest) | {"bytes": {name: 10**18}})
+    assert re.search(
+        rf"{REPO}: needs 1000000000\.0 GB, and .* are free on the disk of .*; free some",
+        refused(load(workspace, hub)),
+    )
+    assert not weights(hub)
+
+
+def test_weights_of_another_kind_than_safetensors_are_refused(base, workspace, tmp_path):
+    checkpoint = shutil.copytree(base / "checkpoint", tmp_path / "pickled")
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with serve(checkpoint, REPO, COMMIT) as hub:
+        assert build(workspace, hub).returncode == 0
+        assert "has no weights as safetensors" in refused(load(workspace, hub))
+        assert not [request for request in hub.requests if request.endswith(".bin")]
 
 
 def test_an_unpinned_base_records_the_commit_that_it_found(hub, workspace):
@@ -85,6 +155,7 @@ def test_a_second_build_brings_no_file_again(hub, workspace):
 @pytest.mark.parametrize(
     ("refuse", "says"),
     [
+        ((401, ""), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
         ((403, "GatedRepo"), "is gated; accept its licence on its page"),
         ((404, "RepoNotFound"), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
         ((404, "RevisionNotFound"), "check the id, the revision and the network"),
@@ -93,13 +164,9 @@ def test_a_second_build_brings_no_file_again(hub, workspace):
 )
 def test_a_refusal_is_one_line_that_names_the_key(hub, workspace, refuse, says):
     hub.refuse = refuse
-    done = build(workspace, hub)
-    assert done.returncode == 1
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert errors[0].startswith("error: params.yaml: base.qwen2_vl.full: ")
-    assert says in errors[0]
-    assert "Traceback" not in done.stderr
+    line = refused(build(workspace, hub))
+    assert line.startswith("error: params.yaml: base.qwen2_vl.full: ")
+    assert says in line
     assert not (workspace / "models").exists()
 
 

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 
 class Hub(ThreadingHTTPServer):
     """One repository whose files at `commit` lie in `folder`; `refuse` is an error to order.
 
+    `commit` is also what its branches and tags lead to, of which `names` are those beside main.
     It is the answer to requests for paths that hold `refused`. `kind` is "models" or "datasets".
     So many answers with a part of a file as `cuts` says break off in the middle.
     """
@@ -21,6 +22,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path, repo: str, commit: str, kind: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.repo, self.commit, self.kind = folder, repo, commit, kind
+        self.names: list[str] = []
         self.refuse: tuple[int, str] | None = None
         self.refused = ""
         self.cuts = 0
@@ -54,7 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
             for p in sorted(hub.folder.rglob("*"))
             if p.is_file()
         }
-        if path in (info, f"{info}/revision/{hub.commit}"):
+        known = [hub.commit, "main", *hub.names]
+        if path in (info, *(f"{info}/revision/{quote(name, safe='')}" for name in known)):
             siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
             return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
         if f"{path}/".startswith(f"{info}/tree/{hub.commit}/"):

@@ -50,6 +50,7 @@ class KaggleServer:
 
     def __init__(self, archive: bytes) -> None:
         self.archive = archive
+        self.version = VERSION
         self.faults = dict.fromkeys(FAULTS, 0)
         self.asked: list[Asked] = []
         self.closing = threading.Event()
@@ -113,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._introspect()
             case "/v1/datasets.DatasetApiService/DownloadDataset":
                 self._download_dataset()
+            case "/v1/datasets.DatasetApiService/GetDataset":
+                self._json(200, {"title": "Faces", "currentVersionNumber": self.kaggle.version})
             case _:
                 self._json(404, {"code": 404, "message": f"no route {self.path}"})
 
@@ -136,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _download_dataset(self) -> None:
         strikes = self.kaggle.strikes
         dataset = f"{self.body['ownerSlug']}/{self.body['datasetSlug']}"
-        version = self.body.get("datasetVersionNumber", VERSION)
+        version = self.body.get("datasetVersionNumber", self.kaggle.version)
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._json(401, {"code": 401, "message": "Unauthenticated"})
         elif strikes("403"):
@@ -151,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, LOGIN_PAGE, {"Content-Type": "application/json"})
         elif strikes("login page"):
             self._send(200, LOGIN_PAGE, {"Content-Type": "text/html; charset=utf-8"})
-        elif strikes("404 json") or (dataset, version) != (DATASET, VERSION):
+        elif strikes("404 json") or (dataset, version) != (DATASET, self.kaggle.version):
             self._json(404, {"code": 404, "message": "Not found"})
         else:
             self._send(302, b"", {"Location": self.kaggle.storage})

@@ -15,6 +15,7 @@ class Hub(ThreadingHTTPServer):
     """One repository whose files at `commit` lie in `folder`; `refuse` is an error to order.
 
     `commit` is also what its branches and tags lead to, of which `names` are those beside main.
+    Of `others` ("models/owner/name") nothing but their commit is there.
     It is the answer to requests for paths that hold `refused`. `kind` is "models" or "datasets".
     So many answers with a part of a file as `cuts` says break off in the middle.
     """
@@ -23,6 +24,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.repo, self.commit, self.kind = folder, repo, commit, kind
         self.names: list[str] = []
+        self.others: dict[str, str] = {}
         self.refuse: tuple[int, str] | None = None
         self.refused = ""
         self.cuts = 0
@@ -50,14 +52,16 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {path}")
         if hub.refuse and hub.refused in path:
             return self._error(*hub.refuse)
+        for repo, commit in hub.others.items():
+            if path in _infos(f"/api/{repo}", ["main", commit]):
+                return self._json({"id": repo.partition("/")[2], "sha": commit, "siblings": []})
         info = f"/api/{hub.kind}/{hub.repo}"
         sizes = {
             p.relative_to(hub.folder).as_posix(): p.stat().st_size
             for p in sorted(hub.folder.rglob("*"))
             if p.is_file()
         }
-        known = [hub.commit, "main", *hub.names]
-        if path in (info, *(f"{info}/revision/{quote(name, safe='')}" for name in known)):
+        if path in _infos(info, [hub.commit, "main", *hub.names]):
             siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
             return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
         if f"{path}/".startswith(f"{info}/tree/{hub.commit}/"):
@@ -74,7 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
                 headers = {"ETag": etag, "X-Repo-Commit": hub.commit}
                 return self._send(body, headers, with_body)
             return self._error(404, "EntryNotFound")
-        known = path.startswith((f"{root}/", f"{info}/"))
+        others = (f"/api/{repo}/" for repo in hub.others)
+        known = path.startswith((f"{root}/", f"{info}/", *others))
         return self._error(404, "RevisionNotFound" if known else "RepoNotFound")
 
     def _error(self, status: int, code: str) -> None:
@@ -101,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
         if with_body:
             self.wfile.write(body)
+
+
+def _infos(path: str, revisions: list[str]) -> list[str]:
+    return [path, *(f"{path}/revision/{quote(name, safe='')}" for name in revisions)]
 
 
 def _tree(sizes: dict[str, int], folder: str, recursive: bool) -> list[dict[str, object]]:

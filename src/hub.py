@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RevisionNotFoundError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from src.errors import UserError
@@ -20,13 +20,13 @@ SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHTS = ["*.safetensors"]
 
 
-def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
+def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
     """Write the manifest of a base at its commit to `folder`, and bring all but its weights.
 
     The weights come when they are first loaded, so that a base that no recipe uses costs nothing.
 
     Returns:
-        What is known of it: its number of `parameters`.
+        What is known of it: its number of `parameters`, its `id` and `revision`, the commit.
 
     Raises:
         UserError: the model cannot be had; says why and what to do.
@@ -40,7 +40,7 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int]:
         files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
         manifest = {"id": model_id, "revision": info.sha, "bytes": files}
         write_json(beside / "manifest.json", manifest)
-    return {"parameters": parameters(model_id, info.sha)}
+    return {"parameters": parameters(model_id, info.sha), "id": model_id, "revision": info.sha}
 
 
 def bring_weights(manifest: Mapping[str, Any]) -> None:
@@ -94,6 +94,11 @@ def _in_one_line(model_id: str, revision: str | None) -> Iterator[None]:
     except GatedRepoError:
         raise UserError(
             f"{model_id} is gated; accept its licence on its page, then log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(
+            f"cannot download {model_id} at {revision or 'main'}: there is no such commit, branch"
+            " or tag, or no more; set revision to one that its page lists, or to null"
         ) from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         why = str(error).partition("\n")[0]

@@ -23,6 +23,9 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Repo = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]  # of the Hub, or a data set of Kaggle
+# A commit, branch or tag of the Hub; null: its main branch. What is found there is recorded.
+Revision = Annotated[str, Field(pattern=r"^[\w.-][\w./-]*$")] | None
 
 
 class Strict(BaseModel):
@@ -39,15 +42,18 @@ class Drawn(Strict):
 
 
 class KaggleDataset(Strict):
-    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-    version: Positive
+    """A null version is the newest, and recorded by the fetch stage."""
+
+    dataset: Repo
+    version: Positive | None
 
 
 class Archive(Strict):
-    """A file of a public bucket. A null SHA-256 is not checked, but recorded by the fetch stage."""
+    """A file of a public bucket. A null ETag or SHA-256 is not checked, but recorded."""
 
     path: Name
     size: Positive
+    etag: Annotated[str, Field(pattern=r"^[^\s\"]+$")] | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
 
 
@@ -63,8 +69,8 @@ class WebVid(Strict):
     """Tables of videos and captions, whose videos are downloaded from the addresses in them."""
 
     # A dataset repository of the Hub; null: the tables are files here.
-    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")] | None
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    dataset: Repo | None
+    revision: Revision
     tables: Annotated[list[Name], Field(min_length=1)]
     clips: Positive
 
@@ -72,8 +78,8 @@ class WebVid(Strict):
 class Esnlive(Strict):
     """e-SNLI-VE with its pictures, streamed from a dataset repository of the Hub."""
 
-    dataset: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    dataset: Repo
+    revision: Revision
     rows: Positive
 
 
@@ -185,10 +191,10 @@ class BuiltBase(Strict):
 
 
 class HubBase(Strict):
-    """A base model of the Hub. A null revision is resolved and recorded by the build stage."""
+    """A base model of the Hub."""
 
-    id: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    id: Repo
+    revision: Revision
 
 
 def _base_kind(block: Any) -> str:

@@ -1,14 +1,14 @@
 """Make or pin a base model: `python -m stages.build BASE`.
 
 Either way `models/base/BASE/manifest.json` says what to load: a folder beside it, or a Hub id with
-the commit that was found there.
+the commit that was found there. That is recorded in `metrics/base/BASE.json` as well.
 """
 
 from pathlib import Path
 
 import typer
 
-from src import config
+from src import config, provenance
 from src.errors import UserError, one_line
 from src.files import write_json
 from src.schema import HubBase
@@ -23,12 +23,15 @@ def main(base: str) -> None:
     else:
         from src.training.pretrain import make
     folder = Path("models/base") / base
+    key = f"base.{base}.{params.scale}"
     try:
         known = make(spec, folder, params.seed)
     except UserError as error:
-        key = f"base.{base}.{params.scale}"
         raise UserError(f"{config.PARAMS}: {key}: {error}") from None
-    write_json(Path("metrics/base") / f"{base}.json", known)
+    record = provenance.of(spec.model, known)
+    for note in provenance.notes("base", base, record):
+        typer.echo(f"note: {config.PARAMS}: {key}: {note}", err=True)
+    write_json(provenance.path("base", base), record)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ FAULTS = [
     (f"{RECIPE}.lora.r", 0, "not 0"),
     (f"{RECIPE}.lora.dropout", 1.0, "not 1.0"),
     (f"{RECIPE}.quantization.bits", 3, "4 or 16, not 3"),
-    ("base.qwen2_vl.full.revision", "main", "not 'main'"),
+    ("base.qwen2_vl.full.revision", "a branch", "not 'a branch'"),
+    ("data.fer.full.kaggle.version", 0, "not 0"),
+    ("data.abo.full.abo.images.etag", '"a"', "should match pattern"),
     # a name of something that is not there
     (f"{RECIPE}.base", "qwen3_vl", "'qwen3_vl'"),
     (f"{RECIPE}.data", "cats", "'cats'"),

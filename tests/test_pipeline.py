@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from src import config
 from src.files import read_json
 from tests.conftest import ROOT
-from tests.workspace import copy_of_the_tree, experiment, ran, run
+from tests.workspace import clone_to, experiment, ran, run
 
 PARAMS = config.load(ROOT / "params.yaml")
 SHORT = [
@@ -99,9 +99,7 @@ def test_deps_are_the_modules_that_the_stage_imports(stage, imports):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clone")
-    copy_of_the_tree(folder)
-    return folder
+    return clone_to(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,20 @@ def experiment(folder: Path, *overrides: str, stage: str | None = None, **env: s
     return ran(run(["dvc", "exp", "run", *([stage] if stage else []), *flags], folder, **env))
 
 
-def copy_of_the_tree(folder: Path) -> None:
-    """A clone of the working tree, committed or not."""
+def clone_to(folder: Path) -> Path:
+    """A repository of the working tree, committed or not."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in run(listing, ROOT).stdout.rstrip("\0").split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     run(["git", "init", "-q"], folder)
+    for key, value in (("name", "test"), ("email", "test@example.org")):
+        run(["git", "config", f"user.{key}", value], folder)
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
     run(["git", "add", "-A"], folder)
-    run(["git", *who, "commit", "-qm", "clone"], folder)
+    run(["git", "commit", "-qm", "."], folder)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from src import config
 from src.errors import UserError
-from src.files import whole
+from src.overrides import override
 from src.schema import Grid, Params
 
 
@@ -48,27 +48,6 @@ def seed_key(recipe: str, scale: str, path: Path = config.PARAMS) -> str:
     """Where the seed of a recipe's training stands: in its own block, or with the defaults."""
     own = YAML(typ="safe", pure=True).load(path)["recipes"][recipe][scale] or {}
     return f"recipes.{recipe}.{scale}.seed" if "seed" in own else f"train.{scale}.seed"
-
-
-def override(path: Path, values: Mapping[str, Any]) -> None:
-    """Put values under dotted keys of a file of parameters, its comments kept.
-
-    Raises:
-        UserError: a key that is not there.
-    """
-    yaml = YAML()
-    yaml.width = 4096
-    root = yaml.load(path)
-    for key, value in values.items():
-        *above, last = key.split(".")
-        block = root
-        for part in above:
-            block = block.get(part) if isinstance(block, dict) else None
-        if not isinstance(block, dict) or last not in block:
-            raise UserError(f"{path}: {key}: not there")
-        block[last] = value
-    with whole(path) as beside:
-        yaml.dump(root, beside)
 
 
 def check(name: str, grid: Grid, path: Path = config.PARAMS) -> None:

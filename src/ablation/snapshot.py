@@ -12,8 +12,8 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import Stage
 
-from src.ablation.grid import override
 from src.errors import UserError
+from src.overrides import override
 
 # What the stages are made of; a new file among them that Git does not know would be left out.
 CODE = ("src", "stages", "dvc.yaml", "params.yaml")

@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from dvc.repo import Repo
 
-from src.ablation.grid import override
 from src.ablation.snapshot import Snapshot, git, identity
 from src.errors import UserError
+from src.overrides import override
 
 FOLDER = Path(".dvc/tmp/ablations")
 PATIENCE = 20  # seconds for stages to end after SIGTERM

@@ -1,6 +1,9 @@
 """Amazon Berkeley Objects: the listings and the small pictures, from the public bucket."""
 
+import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -42,11 +45,65 @@ def _check_room(source: Abo, place: Path, files: dict[str, Path]) -> None:
     download.check_room(source.url, place, rest + sum(sizes.values()))
 
 
+def announced(source: Abo) -> dict[str, object]:
+    """What the bucket says of the two archives now, under the keys of `fetch`; downloads nothing.
+
+    Raises UserError as `fetch` does.
+    """
+    return {"url": source.url} | {key: _announced(source, key) for key in KEYS}
+
+
+def _announced(source: Abo, key: str) -> dict[str, object]:
+    with _in_one_line(source, key):
+        headers = _ask(_url(source, key))
+    sha256 = headers.get("x-amz-checksum-sha256", "-")
+    return {
+        "path": _archive(source, key).path,
+        "bytes": int(headers["Content-Length"]),
+        "etag": _bare(headers.get("ETag", "")),
+        # That of an upload in several parts is made of those of the parts, and says how many.
+        "sha256": None if "-" in sha256 else base64.b64decode(sha256).hex(),
+    }
+
+
+@retry(
+    download.TRIES,
+    errors=requests.RequestException,
+    timeout=lambda tried: 2**tried,
+    filter_errors=download.may_pass,
+)
+def _ask(url: str) -> requests.structures.CaseInsensitiveDict:
+    headers = {"Accept-Encoding": "identity", "x-amz-checksum-mode": "ENABLED"}
+    with requests.head(
+        url, headers=headers, allow_redirects=True, timeout=download.TIMEOUT
+    ) as answer:
+        answer.raise_for_status()
+        return answer.headers
+
+
+def _bare(etag: str) -> str | None:
+    """A strong ETag without its quotes; of a weak one, two objects need not be the same."""
+    return None if etag.startswith("W/") else etag.strip('"') or None
+
+
 def _download(source: Abo, key: str, file: Path) -> dict[str, object]:
     """Bring `file` to its full length and check it; returns what is known of it."""
-    url, archive = _url(source, key), _archive(source, key)
+    archive = _archive(source, key)
     try:
-        _bring_rest(url, key, archive.size, file)
+        with _in_one_line(source, key):
+            _bring_rest(_url(source, key), key, archive, file)
+    except OSError as error:
+        raise UserError(f"{key}: {file}: {error.strerror}") from None
+    sha256 = _check(_url(source, key), key, archive, file)
+    etag = _bare(download.etag(file))
+    return {"path": archive.path, "bytes": archive.size, "etag": etag, "sha256": sha256}
+
+
+@contextmanager
+def _in_one_line(source: Abo, key: str) -> Iterator[None]:
+    url = _url(source, key)
+    try:
+        yield
     except ValueError:  # the client refuses any address, also one it is sent on to, but of HTTP
         raise UserError(
             f"{key}: {url} is no address of HTTP or leads to one that is none; correct url or path"
@@ -58,9 +115,6 @@ def _download(source: Abo, key: str, file: Path) -> dict[str, object]:
             f"{key}: the connection to {source.url} failed ({type(error).__name__}); run it again"
             " when there is one: what has arrived is kept"
         ) from None
-    except OSError as error:
-        raise UserError(f"{key}: {file}: {error.strerror}") from None
-    return {"path": archive.path, "bytes": archive.size, "sha256": _check(url, key, archive, file)}
 
 
 # The retries of requests end where an answer begins; most of a long download comes after that.
@@ -70,7 +124,8 @@ def _download(source: Abo, key: str, file: Path) -> dict[str, object]:
     timeout=lambda tried: 2**tried,
     filter_errors=download.may_pass,
 )
-def _bring_rest(url: str, key: str, size: int, file: Path) -> None:
+def _bring_rest(url: str, key: str, archive: Archive, file: Path) -> None:
+    size = archive.size
     here, etag = download.length(file), download.etag(file)
     if here == size:
         return
@@ -85,19 +140,20 @@ def _bring_rest(url: str, key: str, size: int, file: Path) -> None:
             raise requests.ConnectionError("not the rest of what is here", response=answer)
         answer.raise_for_status()
         if answer.status_code != 206:
-            _begin(url, key, size, file, answer)
+            _begin(url, key, archive, file, answer)
         _append(key, size, file, answer)
 
 
-def _begin(url: str, key: str, size: int, file: Path, answer: requests.Response) -> None:
+def _begin(url: str, key: str, archive: Archive, file: Path, answer: requests.Response) -> None:
     download.remove(file)
-    announced = answer.headers.get("Content-Length", "an unknown number of")
-    if announced != str(size):
-        raise UserError(
-            f"{key}.size: {url} has {announced} bytes, not {size}: its publisher changed it; look"
-            " at what is new, then correct size and sha256"
-        )
-    download.note_etag(file, answer.headers.get("ETag", ""))
+    changed = "its publisher changed it; look at what is new, then correct size, etag and sha256"
+    length = answer.headers.get("Content-Length", "an unknown number of")
+    if length != str(archive.size):
+        raise UserError(f"{key}.size: {url} has {length} bytes, not {archive.size}: {changed}")
+    etag = answer.headers.get("ETag", "")
+    if archive.etag not in (None, _bare(etag)):
+        raise UserError(f"{key}.etag: {url} has {_bare(etag)}, not {archive.etag}: {changed}")
+    download.note_etag(file, etag)
 
 
 def _append(key: str, size: int, file: Path, answer: requests.Response) -> None:

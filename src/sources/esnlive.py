@@ -12,13 +12,12 @@ from typing import Any
 import datasets
 from datasets import ClassLabel, Image, IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
-from huggingface_hub import HfApi
 from tqdm import tqdm
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES
 from src.schema import Esnlive
-from src.sources.hub import in_one_line
+from src.sources.hub import commit, in_one_line
 
 PICTURES = "flickr30k_images"
 HEADING = ("", "pairID", "Flickr30kID", "hypothesis", "gold_label", "explanation")
@@ -59,7 +58,7 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
             pictures; no connection, or a full disk.
     """
     with _in_one_line(source):
-        revision = HfApi().dataset_info(source.dataset, revision=source.revision).sha
+        revision = commit(source.dataset, source.revision)
     try:
         (folder / PICTURES).mkdir()
         with _no_torch():

@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+from huggingface_hub import hf_hub_download
 
 from src.errors import UserError
 from src.schema import WebVid
 from src.sources import download
 from src.sources.clips import bring_all
+from src.sources.hub import commit, in_one_line, is_commit
 
 COLUMNS = ("videoid", "name", "page_dir", "duration", "contentUrl")
 REQUIRED = ("videoid", "name", "contentUrl")
@@ -83,25 +82,17 @@ def _tables(source: WebVid) -> tuple[str | None, dict[str, Path]]:
         # `dvc exp run --temp` and the queue run in a copy; DVC_ROOT names the original.
         root = Path(os.environ.get("DVC_ROOT", "."))
         return None, {table: root / Path(table).expanduser() for table in source.tables}
-    try:
-        revision = source.revision or HfApi().dataset_info(source.dataset).sha
+    keys = "dataset, revision, tables"
+    with in_one_line("the tables", source.dataset, source.revision, keys):
+        # One that is a commit already may be had from the Hub's cache alone.
+        pinned = is_commit(source.revision)
+        revision = source.revision if pinned else commit(source.dataset, source.revision)
         return revision, {
             table: Path(
                 hf_hub_download(source.dataset, table, repo_type="dataset", revision=revision)
             )
             for table in source.tables
         }
-    except GatedRepoError:
-        raise UserError(
-            f"{source.dataset} is gated; accept its terms on its page, then log in with"
-            " `hf auth login`"
-        ) from None
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        why = str(error).partition("\n")[0]
-        raise UserError(
-            f"cannot download the tables of {source.dataset} at {source.revision or 'main'}: {why};"
-            " check dataset, revision, tables and the network, then start again"
-        ) from None
 
 
 def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int]:

@@ -56,20 +56,6 @@ def test_points_keep_their_names_order_and_values():
     assert [(p.name, p.overrides) for p in found] == list(points.items())
 
 
-def test_an_override_changes_its_key_and_keeps_the_rest(path):
-    before, text = YAML(typ="safe", pure=True).load(path), path.read_text()
-    questions = ["Is {hypothesis}: true?", 'say "why" # now']
-    changes = {f"{RECIPE}.prompt.pool": questions, f"{RECIPE}.classifier": None, "seed": 7}
-    grids.override(path, changes)
-    after = YAML(typ="safe", pure=True).load(path)
-    recipe = before["recipes"]["esnlive_qwen2vl"]
-    recipe["prompt"]["pool"], recipe["classifier"], before["seed"] = questions, None, 7
-    assert after == before
-    assert path.read_text().count("#") > text.count("#") - 5
-    with pytest.raises(UserError, match=r"lora\.rank: not there"):
-        grids.override(path, {f"{RECIPE}.lora.rank": 3})
-
-
 def test_a_seed_stands_in_the_recipe_s_own_block_where_it_has_one(path):
     assert grids.seed_key("esnlive_qwen2vl", "tiny", path) == "train.tiny.seed"
     yaml = YAML()

@@ -7,7 +7,7 @@ from src.files import read_json
 from tests.conftest import ROOT
 from tests.rehearsal.world import NEWEST, running_world
 from tests.servers.kaggle_server import TOKEN
-from tests.workspace import copy_of_the_tree, experiment, ran, run
+from tests.workspace import clone_to, experiment, ran, run
 
 FULL = config.at_scale(ROOT / "params.yaml", "full")
 SHORT = ["train.full.max_steps=4"]
@@ -30,8 +30,7 @@ def env(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def rehearsed(world, env, tmp_path_factory):
     """A clone after the whole pipeline at full, its training shortened."""
-    clone = tmp_path_factory.mktemp("clone")
-    copy_of_the_tree(clone)
+    clone = clone_to(tmp_path_factory.mktemp("clone"))
     stages = experiment(clone, "scale=full", *SHORT, *world.overrides, **env)
     kinds = [stage.partition("@")[0] for stage in stages]
     assert {kind: kinds.count(kind) for kind in kinds} == (

@@ -75,7 +75,7 @@ def running_world(folder: Path) -> Iterator[World]:
         for name, drawing in (("autism_faces", faces), ("fer", fer)):
             source = full.data[name].source.kaggle
             archive = _zipped(_drawn(drawing, folder / name, 60, 24))
-            kaggle.archives[source.dataset, source.version] = archive
+            kaggle.others[source.dataset, source.version] = archive
         hub = Hub(
             *_models(folder / "models", tiny.base, full.base),
             _roberta(folder / "roberta"),

@@ -1,5 +1,6 @@
 """A public S3 bucket on the loopback: objects by path, with faults to order."""
 
+import base64
 import hashlib
 import threading
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Asked:
     if_range: str | None
     status: int
     length: int  # of the body that was announced
+    method: str = "GET"
 
 
 class BucketServer:
@@ -38,6 +40,7 @@ class BucketServer:
         self.objects = objects
         self.etags: dict[str, str | None] = {}  # of objects whose ETag is not their MD5
         self.types: dict[str, str] = {}  # of objects that are no archive
+        self.checksums: dict[str, bytes] = {}  # SHA-256 of objects that were uploaded with one
         self.faults: dict[tuple[str, str], int] = {}
         self.asked: list[Asked] = []
         self.closing = threading.Event()
@@ -105,12 +108,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._object(path, self.bucket.objects[path])
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def _object(self, path: str, data: bytes) -> None:
         strikes = partial(self.bucket.strikes, path=path)
         etag = self.bucket.etags.get(path, f'"{hashlib.md5(data).hexdigest()}"')
         kind = self.bucket.types.get(path, "application/x-tar")
         headers = {"Content-Type": kind, "Accept-Ranges": "bytes"}
         headers |= {"ETag": etag} if etag else {}
+        if path in self.bucket.checksums and self.headers.get("x-amz-checksum-mode") == "ENABLED":
+            checksum = base64.b64encode(self.bucket.checksums[path]).decode()
+            headers |= {"x-amz-checksum-sha256": checksum, "x-amz-checksum-type": "FULL_OBJECT"}
         if strikes("damage"):
             data = data[:700] + bytes([data[700] ^ 1]) + data[701:]
         status, start = 200, 0
@@ -150,11 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         path = self.path.removeprefix("/")
         asked = self.headers.get("Range"), self.headers.get("If-Range")
-        self.bucket.asked.append(Asked(path, *asked, status, len(data)))
+        self.bucket.asked.append(Asked(path, *asked, status, len(data), self.command))
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         try:
             step = max(len(data) // 10, 1) if pause else max(len(data), 1)
             for start in range(0, len(data[:only]), step):

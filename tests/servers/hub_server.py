@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 LARGE = (".safetensors", ".parquet")  # what the Hub keeps elsewhere and sends on to
 
 
-@dataclass(frozen=True)
+@dataclass
 class Repository:
     """Files at one commit. `kind` is "models" or "datasets"."""
 
@@ -53,9 +53,11 @@ class Repository:
 class Hub(ThreadingHTTPServer):
     """Serves `repositories`; `refuse` is an error to order.
 
-    It is the answer to so many requests for paths that hold `refused` as `refusals` says. So many
-    answers with a file or a part of one as `cuts` says break off in the middle, and as `damages`
-    says hold one byte that is wrong.
+    The commit of a repository is also what its branches and tags lead to, of which `names` are
+    those beside main. Of `others` ("models/owner/name") nothing but their commit is there.
+    `refuse` is the answer to so many requests for paths that hold `refused` as `refusals` says. So
+    many answers with a file or a part of one as `cuts` says break off in the middle, and as
+    `damages` says hold one byte that is wrong.
     """
 
     daemon_threads = True
@@ -63,6 +65,8 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, *repositories: Repository) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = list(repositories)
+        self.names: list[str] = []
+        self.others: dict[str, str] = {}
         self.refuse: tuple[int, str] | None = None
         self.refused = ""
         self.refusals = sys.maxsize
@@ -98,12 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.refuse and hub.refused in path and hub.refusals:
             hub.refusals -= 1
             return self._error(*hub.refuse)
+        for repo, commit in hub.others.items():
+            if path in _infos(f"/api/{repo}", ["main", commit]):
+                return self._json({"id": repo.partition("/")[2], "sha": commit, "siblings": []})
         stored = path.removeprefix("/storage")
         repository = next((r for r in hub.repositories if r.holds(stored)), None)
         if repository is None:
-            return self._error(404, "RepoNotFound")
+            others = any(path.startswith(f"/api/{repo}/") for repo in hub.others)
+            return self._error(404, "RevisionNotFound" if others else "RepoNotFound")
         info, commit, files = repository.info, repository.commit, repository.entries()
-        if path in (info, f"{info}/revision/{commit}"):
+        if path in _infos(info, [commit, "main", *hub.names]):
             siblings = [{"rfilename": name, "size": e["size"]} for name, e in files.items()]
             return self._json({"id": repository.name, "sha": commit, "siblings": siblings})
         if f"{path}/".startswith(f"{info}/tree/{commit}/"):
@@ -167,6 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes([body[0] ^ 1]) + body[1:]
         if with_body:
             self.wfile.write(body)
+
+
+def _infos(path: str, revisions: list[str]) -> list[str]:
+    return [path, *(f"{path}/revision/{quote(name, safe='')}" for name in revisions)]
 
 
 def _tree(

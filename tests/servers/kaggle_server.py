@@ -46,13 +46,14 @@ class Asked:
 
 
 class KaggleServer:
-    """Serves `archive` as `DATASET`, and whatever else is put into `archives`.
+    """Serves `archive` as `DATASET` in its newest `version`, and other data sets by theirs.
 
     A fault strikes at the next `times` occasions after its order.
     """
 
     def __init__(self, archive: bytes) -> None:
-        self.archives = {(DATASET, VERSION): archive}
+        self.archive, self.version = archive, VERSION
+        self.others: dict[tuple[str, int], bytes] = {}
         self.faults = dict.fromkeys(FAULTS, 0)
         self.asked: list[Asked] = []
         self.closing = threading.Event()
@@ -68,6 +69,10 @@ class KaggleServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_port}"
+
+    @property
+    def archives(self) -> dict[tuple[str, int], bytes]:
+        return self.others | {(DATASET, self.version): self.archive}
 
     def storage(self, dataset: str, version: int) -> str:
         host = f"http://localhost:{self._http.server_port}"
@@ -116,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._introspect()
             case "/v1/datasets.DatasetApiService/DownloadDataset":
                 self._download_dataset()
+            case "/v1/datasets.DatasetApiService/GetDataset":
+                self._json(200, {"title": "Faces", "currentVersionNumber": self.kaggle.version})
             case _:
                 self._json(404, {"code": 404, "message": f"no route {self.path}"})
 
@@ -139,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _download_dataset(self) -> None:
         strikes = self.kaggle.strikes
         dataset = f"{self.body['ownerSlug']}/{self.body['datasetSlug']}"
-        version = self.body.get("datasetVersionNumber", VERSION)
+        version = self.body.get("datasetVersionNumber", self.kaggle.version)
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._json(401, {"code": 401, "message": "Unauthenticated"})
         elif strikes("403"):

@@ -54,6 +54,10 @@ def tarred(files: dict[str, bytes]) -> bytes:
 OBJECTS = {LISTINGS: tarred(LISTING_FILES), IMAGES: tarred(IMAGE_FILES)}
 
 
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -61,7 +65,8 @@ def sha256(data: bytes) -> str:
 def source(url: str, **changed: dict[str, object]) -> Abo:
     keys = {"listings": LISTINGS, "images": IMAGES}
     archives = {
-        key: {"path": path, "size": len(OBJECTS[path]), "sha256": None} | changed.get(key, {})
+        key: {"path": path, "size": len(OBJECTS[path]), "etag": None, "sha256": None}
+        | changed.get(key, {})
         for key, path in keys.items()
     }
     return Abo.model_validate({"url": url} | archives)
@@ -121,6 +126,7 @@ def test_both_archives_arrive_in_the_publishers_layout(fetch, server, raw):
         "listings": {
             "path": LISTINGS,
             "bytes": len(OBJECTS[LISTINGS]),
+            "etag": md5(OBJECTS[LISTINGS]),
             "sha256": sha256(OBJECTS[LISTINGS]),
             "files": 4,
             "texts": {LICENCE: "Attribution 4.0", "README.md": "# Objects (c) by Somebody"},
@@ -128,6 +134,7 @@ def test_both_archives_arrive_in_the_publishers_layout(fetch, server, raw):
         "images": {
             "path": IMAGES,
             "bytes": len(OBJECTS[IMAGES]),
+            "etag": md5(OBJECTS[IMAGES]),
             "sha256": sha256(OBJECTS[IMAGES]),
             "files": 4,
             "texts": {"README.md": "# Objects, of the pictures"},
@@ -377,3 +384,35 @@ def test_a_killed_run_goes_on_where_it_was(server, tmp_path, monkeypatch):
         (IMAGES, f"bytes={MEBIBYTE}-", 206)
     ]
     assert kept(tmp_path) == []
+
+
+def test_another_etag_than_that_of_the_parameters_is_not_downloaded(fetch, server, tmp_path):
+    was, now = "0" * 32 + "-12", md5(OBJECTS[IMAGES])
+    with pytest.raises(UserError, match=rf"^images\.etag: .* has {now}, not {was}: its publisher"):
+        fetch(images={"etag": was})
+    assert server.asked[-1].path == IMAGES
+    assert not [file for file in kept(tmp_path) if "images" in file.name]
+    assert fetch(images={"etag": now})["images"]["etag"] == now
+
+
+@pytest.mark.parametrize("fault", ["503", "elsewhere"])
+def test_what_the_bucket_announces_is_what_is_fetched(fetch, server, fault):
+    server.checksums[LISTINGS] = hashlib.sha256(OBJECTS[LISTINGS]).digest()
+    server.order(fault, IMAGES)
+    announced, keys = abo.announced(source(server.url)), ("path", "bytes", "etag", "sha256")
+    assert {a.method for a in server.asked} == {"HEAD"}
+    fetched = fetch()
+    assert announced["listings"] == {key: fetched["listings"][key] for key in keys}
+    assert announced["images"] == {key: fetched["images"][key] for key in keys} | {"sha256": None}
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"0123"'])
+def test_without_a_strong_etag_none_is_announced(server, etag):
+    server.etags[IMAGES] = etag
+    assert abo.announced(source(server.url))["images"]["etag"] is None
+
+
+def test_what_cannot_be_asked_for_is_one_line_that_names_its_key(server):
+    del server.objects[IMAGES]
+    with pytest.raises(UserError, match=r"^images: .* is not there or not public \(404\)"):
+        abo.announced(source(server.url))

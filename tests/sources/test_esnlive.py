@@ -20,6 +20,7 @@ from src.readers import esnlive as reader
 from src.records import Raw
 from src.schema import Esnlive
 from src.sources import esnlive
+from src.sources import hub as hub_of_sources
 from tests.servers.hub_server import serve
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ def fetch(tmp_path, raw, monkeypatch):
     """Fetch splits from their files, without a Hub."""
 
     class Api:
-        def dataset_info(self, dataset: str, revision: str | None) -> Any:
+        def repo_info(self, repo: str, repo_type: str, revision: str | None) -> Any:
             return type("Info", (), {"sha": COMMIT})
 
     def load(dataset: str, revision: str, streaming: bool) -> Any:
@@ -104,7 +105,7 @@ def fetch(tmp_path, raw, monkeypatch):
         files = {p.name.partition("-")[0]: str(p) for p in (tmp_path / "repo/data").iterdir()}
         return datasets.load_dataset("parquet", data_files=files, streaming=True)
 
-    monkeypatch.setattr(esnlive, "HfApi", Api)
+    monkeypatch.setattr(hub_of_sources, "HfApi", Api)
     monkeypatch.setattr(esnlive, "load_dataset", load)
 
     def fetch(features: Features = FEATURES, rows: int = 99, **splits: Rows) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def test_the_version_asked_for_is_downloaded_and_unpacked(fetch, server, tmp_pat
         "dataset": DATASET,
         "version": VERSION,
         "archive_bytes": len(ARCHIVE),
+        "archive_md5": hashlib.md5(ARCHIVE).hexdigest(),
         "archive_sha256": hashlib.sha256(ARCHIVE).hexdigest(),
         "files": 3,
     }
@@ -192,7 +193,7 @@ def test_a_legacy_key_that_kaggle_refuses_is_one_line(fetch, monkeypatch):
 
 
 def test_a_damaged_archive_without_a_checksum_is_not_kept(fetch, server, tmp_path):
-    server.archives[DATASET, VERSION] = ARCHIVE[: len(ARCHIVE) // 2]
+    server.archive = ARCHIVE[: len(ARCHIVE) // 2]
     server.order("no checksum")
     with pytest.raises(UserError, match="damaged"):
         fetch()
@@ -332,3 +333,49 @@ def test_the_client_is_imported_by_a_download_only():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_no_version_is_the_newest_which_is_recorded(fetch, server, tmp_path):
+    server.version = 7
+    assert fetch(KaggleDataset(dataset=DATASET, version=None))["version"] == 7
+    asked = [a.body for a in server.asked if a.path.endswith("DownloadDataset")]
+    assert [body["datasetVersionNumber"] for body in asked] == [7]
+    assert contents(tmp_path / "raw") == FILES
+
+
+@pytest.mark.parametrize("version", [None, VERSION])
+@pytest.mark.parametrize("fault", [None, "503", "429"])
+def test_what_kaggle_announces_is_what_is_fetched(fetch, server, version, fault):
+    if fault:
+        server.order(fault)
+    announced = kaggle.announced(KaggleDataset(dataset=DATASET, version=version))
+    fetched = fetch()
+    assert announced == {key: fetched[key] for key in announced}
+    assert announced.keys() == {"dataset", "version", "archive_bytes", "archive_md5"}
+
+
+def test_asking_downloads_no_archive(fetch, server, tmp_path):
+    kaggle.announced(OURS)
+    assert not (tmp_path / ".downloads").exists()
+
+
+def test_no_announced_checksum_is_none(fetch, server):
+    server.order("no checksum")
+    assert kaggle.announced(OURS)["archive_md5"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("401", "does not accept the token (401)"),
+        ("403", "refuses it (403)"),
+        ("404 json", "no such data set or version (404)"),
+        ("404 html", "web page instead of the archive"),
+        ("login page", "web page instead of the archive"),
+        ("503", "status 503"),
+    ],
+)
+def test_a_refusal_to_announce_is_one_line(fetch, server, fault, says):
+    server.order(fault, times=99)
+    with pytest.raises(UserError, match=re.escape(says)):
+        kaggle.announced(OURS)

@@ -136,12 +136,41 @@ def test_weights_of_another_kind_than_safetensors_are_refused(base, workspace, t
         assert not [request for request in hub.requests if request.endswith(".bin")]
 
 
-def test_an_unpinned_base_records_the_commit_that_it_found(hub, workspace):
+@pytest.mark.parametrize(("revision", "ref"), [("null", "main"), ("v1", "v1"), (COMMIT, COMMIT)])
+def test_the_commit_behind_a_name_is_recorded(hub, workspace, revision, ref):
+    hub.names = ["v1"]
     params = workspace / "params.yaml"
-    params.write_text(params.read_text().replace(COMMIT, "null"))
+    params.write_text(params.read_text().replace(COMMIT, revision))
     assert build(workspace, hub).returncode == 0
     manifest = read_json(workspace / "models/base/qwen2_vl/manifest.json")
+    # No word of how it was asked for: pinning it must not change what training hangs on.
+    assert manifest.keys() == {"id", "revision", "bytes"}
     assert manifest["revision"] == COMMIT
+    record = read_json(workspace / "metrics/base/qwen2_vl.json")
+    assert {k: record[k] for k in ("id", "revision", "ref")} == {
+        "id": REPO,
+        "revision": COMMIT,
+        "ref": ref,
+    }
+
+
+def test_a_name_that_moved_since_the_last_commit_is_told(hub, workspace):
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace(COMMIT, "null"))
+    assert "note: " not in build(workspace, hub).stderr
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "-q"], ["add", "metrics"], ["commit", "-qm", "."]):
+        subprocess.run([*git, *command], cwd=workspace, check=True)
+    shutil.rmtree(workspace / "metrics")  # as DVC does before it runs a stage
+    hub.repositories[0].commit = "f" * 40
+    done = build(workspace, hub)
+    (note,) = [line for line in done.stderr.splitlines() if line.startswith("note:")]
+    assert note == (
+        f"note: params.yaml: base.qwen2_vl.full: {REPO} at main has changed: commit {COMMIT}, now "
+        f"{'f' * 40}; set revision to the former to have it again"
+    )
+    assert done.returncode == 0
+    assert read_json(workspace / "metrics/base/qwen2_vl.json")["revision"] == "f" * 40
 
 
 def test_a_second_build_brings_no_file_again(hub, workspace):
@@ -158,7 +187,10 @@ def test_a_second_build_brings_no_file_again(hub, workspace):
         ((401, ""), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
         ((403, "GatedRepo"), "is gated; accept its licence on its page"),
         ((404, "RepoNotFound"), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
-        ((404, "RevisionNotFound"), "check the id, the revision and the network"),
+        (
+            (404, "RevisionNotFound"),
+            f"at {COMMIT}: there is no such commit, branch or tag, or no more",
+        ),
         ((500, ""), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
     ],
 )

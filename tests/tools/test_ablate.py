@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from src.ablation.grid import override
 from src.files import read_json
+from src.overrides import override
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

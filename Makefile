@@ -1,5 +1,5 @@
-# make repro   everything from raw files to reports/index.html; rebuilds only what changed
-# make test    the tests, a whole pipeline in a temporary clone included
+# make repro      everything from raw files to reports/index.html; rebuilds only what changed
+# make test       the tests, a whole pipeline in a temporary clone included
 # make rehearsal  of them, `scale: full` from fetch to report against servers on this machine
 PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

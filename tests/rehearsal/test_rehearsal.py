@@ -10,7 +10,7 @@ from tests.servers.kaggle_server import TOKEN
 from tests.workspace import clone_to, experiment, ran, run
 
 FULL = config.at_scale(ROOT / "params.yaml", "full")
-SHORT = ["train.full.max_steps=4"]
+SHORT = ["train.full.max_steps=4", "explain.pictures.full=6", "explain.gallery.full=2"]
 
 
 @pytest.fixture(scope="module")

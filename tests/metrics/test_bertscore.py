@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from logging import StreamHandler
@@ -8,6 +9,7 @@ import bert_score
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
@@ -74,6 +76,20 @@ def test_the_score_of_the_full_model_is_rescaled_from_its_layer_17(tiny_roberta)
     assert layer == "17"
     expected = (np.array(raw) - float(baseline)) / (1 - float(baseline))
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_revision_is_loaded_from_the_hubs_cache(tiny_roberta, tmp_path, monkeypatch) -> None:
+    commit = "c" * 40
+    place = tmp_path / "hub/models--FacebookAI--roberta-large/snapshots" / commit
+    shutil.copytree(LARGE, place)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    texts, references = zip(*PAIRS, strict=True)
+    expected = bertscore_f1(texts, [[r] for r in references], LARGE)
+    shutil.rmtree(LARGE)
+    found = bertscore_f1(texts, [[r] for r in references], f"{LARGE}@{commit}")
+    assert found.tolist() == expected.tolist()
+    with pytest.raises(UserError, match=f"roberta-large@{'d' * 40} of evaluate.* behind its @"):
+        bertscore_f1(["red"], [["blue"]], f"{LARGE}@{'d' * 40}")
 
 
 def test_of_several_references_the_most_alike_counts() -> None:
@@ -147,4 +163,4 @@ def test_a_model_that_is_not_there_is_named(monkeypatch) -> None:
 
 def test_the_metrics_name_holds_the_models() -> None:
     assert key(SMALL) == "bertscore_f1_all_minilm_l6_v2"
-    assert key(LARGE) == "bertscore_f1_roberta_large"
+    assert key(LARGE) == key(f"{LARGE}@{'c' * 40}") == "bertscore_f1_roberta_large"

@@ -139,7 +139,7 @@ def _commit(repo: str, revision: str | None, kind: str) -> str:
 
 def _advice(place: Place) -> str:
     stage = f"{'build' if place.section == 'base' else 'fetch'}@{place.name}"
-    if "ref" in provenance.of(place.asked, {}) and not _fixed(place.asked):
+    if provenance.ref(place.asked) and not _fixed(place.asked):
         return (
             "it is pinned to the former, which is what was fetched; for the latter put that into"
             f" params.yaml and run `dvc repro {stage}`"

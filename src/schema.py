@@ -193,7 +193,9 @@ class HubBase(Strict):
 
 
 def _base_kind(block: Any) -> str:
-    return "HubBase" if isinstance(block, dict) and "id" in block else "BuiltBase"
+    # A block when it is read, one of the two when it is written.
+    hub = "id" in block if isinstance(block, dict) else isinstance(block, HubBase)
+    return "HubBase" if hub else "BuiltBase"
 
 
 class Base(Strict):

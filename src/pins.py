@@ -41,6 +41,12 @@ class Place:
     name: str
     asked: Asked
 
+    def pin(self, field: str, value: object) -> tuple[str, object]:
+        """The dotted key under which a value is fixed, and how it stands there."""
+        if self.section == "evaluate":
+            return self.key, f"roberta-large@{value}"
+        return f"{self.key}.{field}", value
+
 
 @dataclass
 class Survey:
@@ -64,6 +70,10 @@ def places(params: Params) -> Iterator[Place]:
     for name, base in params.base.items():
         if isinstance(base.model, HubBase):
             yield Place(f"base.{name}.{params.scale}", "base", name, base.model)
+    model, _, revision = params.evaluate.bertscore.partition("@")
+    if model == "roberta-large":
+        asked = HubBase(id="FacebookAI/roberta-large", revision=revision or None)
+        yield Place(f"evaluate.bertscore.{params.scale}", "evaluate", "bertscore", asked)
 
 
 def survey(params: Params) -> Survey:
@@ -83,16 +93,17 @@ def _look(place: Place, found: Survey) -> None:
     moved = list(provenance.moved(record, now)) if now else []
     found.moved += [f"{place.key}: {line}; {_advice(place)}" for line in moved]
     for ours, theirs in FIXES[type(asked)].items():
-        key, given = f"{place.key}.{ours}", _at(asked.model_dump(), ours)
+        given = _at(asked.model_dump(), ours)
         fetched, says = _at(record, theirs), _at(now, theirs)
         if given is None or (theirs == "revision" and not is_commit(given)):
             if fetched is not None or says is not None:
                 was = "as fetched" if fetched is not None else "as it is now"
-                found.pins[key] = (says if fetched is None else fetched), was
+                key, value = place.pin(ours, says if fetched is None else fetched)
+                found.pins[key] = value, was
         elif not moved and says not in (None, given):
             found.faults.append(
-                f"{key}: {given} is now {says}: its publisher changed it; look at what is new,"
-                " then correct size, etag and sha256"
+                f"{place.key}.{ours}: {given} is now {says}: its publisher changed it; look"
+                " at what is new, then correct size, etag and sha256"
             )
 
 
@@ -128,7 +139,7 @@ def _commit(repo: str, revision: str | None, kind: str) -> str:
 
 def _advice(place: Place) -> str:
     stage = f"{'build' if place.section == 'base' else 'fetch'}@{place.name}"
-    if "ref" in provenance.of(place.asked, {}) and not _fixed(place.asked):
+    if provenance.ref(place.asked) and not _fixed(place.asked):
         return (
             "it is pinned to the former, which is what was fetched; for the latter put that into"
             f" params.yaml and run `dvc repro {stage}`"

@@ -58,7 +58,8 @@ def ref(asked: object) -> str | None:
 
 def of(asked: object, found: Record) -> dict[str, Any]:
     """The record of what was found for a block of parameters, with the name that it asked for."""
-    return {**found, "ref": ref(asked)} if ref(asked) else dict(found)
+    known = found.get("revision") or found.get("version")
+    return {**found, "ref": ref(asked)} if known else dict(found)
 
 
 def moved(before: Record | None, now: Record) -> Iterator[str]:

@@ -198,7 +198,9 @@ class HubBase(Strict):
 
 
 def _base_kind(block: Any) -> str:
-    return "HubBase" if isinstance(block, dict) and "id" in block else "BuiltBase"
+    # A block when it is read, one of the two when it is written.
+    hub = "id" in block if isinstance(block, dict) else isinstance(block, HubBase)
+    return "HubBase" if hub else "BuiltBase"
 
 
 class Base(Strict):
@@ -336,7 +338,10 @@ class Evaluate(Strict):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     calibration_bins: Annotated[int, Field(ge=2)]
-    bertscore: Literal["all-MiniLM-L6-v2", "roberta-large"]
+    # roberta-large@REVISION: at that commit, branch or tag of the Hub.
+    bertscore: Annotated[
+        str, Field(pattern=r"^(all-MiniLM-L6-v2|roberta-large(@[\w.-][\w./-]*)?)$")
+    ]
     audit_minimum: Positive
     batch_size: Positive
 

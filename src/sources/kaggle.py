@@ -65,7 +65,7 @@ def _download(source: KaggleDataset, folder: Path) -> tuple[Path, bytes | None]:
         raise UserError(f"{name}: {_web_page(source)}") from None
     except requests.RequestException as error:
         if error.response is not None:
-            raise UserError(f"{name}: {_refusal(source, _status(error.response))}") from None
+            raise UserError(f"{name}: {_refusal(source, status(error.response))}") from None
         raise UserError(
             f"{name}: the connection to Kaggle failed ({type(error).__name__}); run it again when"
             " there is one: what has arrived is kept"
@@ -85,7 +85,7 @@ def _download(source: KaggleDataset, folder: Path) -> tuple[Path, bytes | None]:
 
 def _run_client(source: KaggleDataset, archive: Path) -> requests.structures.CaseInsensitiveDict:
     """Download with Kaggle's own client; returns the headers that came with the archive."""
-    api = _client()
+    api = client()
     answers: list[requests.Response] = []
 
     def look(answer: requests.Response) -> None:
@@ -110,7 +110,7 @@ def _sign_in(api: "KaggleApi", source: KaggleDataset) -> None:
     except requests.RequestException:
         raise
     except (SystemExit, ValueError):  # ValueError: of a token that fits in no header
-        raise UserError(f"{_name(source)}: {_token_fault()}; {TOKEN}") from None
+        raise UserError(f"{_name(source)}: {token_fault()}; {TOKEN}") from None
 
 
 def _try(api: "KaggleApi", call: Callable[[], None]) -> None:
@@ -119,14 +119,15 @@ def _try(api: "KaggleApi", call: Callable[[], None]) -> None:
             call()
         except requests.HTTPError as error:
             # The client tries again after a lost connection, but not after 502 or 503.
-            if _status(error.response) >= 500:
+            if status(error.response) >= 500:
                 raise requests.ConnectionError(error, response=error.response) from error
             raise
 
     api.with_retry(attempt, max_retries=TRIES)()
 
 
-def _client() -> "KaggleApi":
+def client() -> "KaggleApi":
+    """Kaggle's own client, not signed in yet. Raises UserError where it has no place to write."""
     # The package signs in when it is imported, prints advice on a failure and hides its reason.
     try:
         with redirect_stdout(StringIO()):
@@ -159,14 +160,15 @@ def _page(source: KaggleDataset) -> str:
     return f"https://www.kaggle.com/datasets/{source.dataset}"
 
 
-def _token_fault() -> str:
+def token_fault() -> str:
+    """Why signing in failed, as far as the token tells."""
     from kagglesdk import get_access_token_from_env
 
     token, place = get_access_token_from_env()
     return f"Kaggle does not accept the token of {place}" if token else "it needs a Kaggle token"
 
 
-def _status(answer: requests.Response) -> int:
+def status(answer: requests.Response) -> int:
     """The client also raises when an answer with status 200 holds the code of an error."""
     return answer.status_code if answer.status_code >= 400 else answer.json()["code"]
 

@@ -91,7 +91,7 @@ def _announce(
 ) -> None:
     files = bundle.contents(folder)
     if merge_later:
-        files[f"{bundle.MERGED_WEIGHTS} (about, not merged yet)"] = merge.size(trained)
+        files[f"{bundle.MERGED_WEIGHTS} (about, not merged yet)"] = merge.size(trained.recipe)
     seen = "" if output else f", {'private' if target.private else 'public'}"
     place = output or target.address
     typer.echo(f"{trained.recipe.name} ({trained.params.scale}) to {target.place} {place}{seen}")

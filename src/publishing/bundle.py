@@ -45,7 +45,7 @@ def check(trained: Trained, target: Target) -> None:
         UserError: the base is nowhere but here, or plain transformers has no class for it.
     """
     if target.merged:
-        merge.check(trained)
+        merge.check(trained.recipe)
     elif trained.built and target.place is not Place.folder:
         raise UserError(
             f"{trained.recipe.name}: its base {trained.base.name} was made here and is nowhere "
@@ -77,7 +77,7 @@ def fill(trained: Trained, target: Target, folder: Path, weights: bool = True) -
     """
     load_processor(trained.base_folder, trained.recipe).save_pretrained(folder)
     if target.merged and weights:
-        merge.export(trained, folder)
+        merge.export(trained.base_folder, trained.adapter, trained.recipe, folder)
     if not target.merged:
         _adapter(trained, folder)
     write_json(folder / RECIPE, trained.knowledge)

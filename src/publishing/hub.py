@@ -8,7 +8,6 @@ from httpx2 import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
@@ -48,20 +47,21 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
 def _in_one_line(repo: str) -> Iterator[None]:
     try:
         yield
-    except LocalTokenNotFoundError:
-        raise UserError(f"{repo}: the Hub needs a token; {LOGIN}") from None
-    except HfHubHTTPError as error:
-        raise UserError(f"{repo}: {_refusal(error)}") from None
-    except (OfflineModeIsEnabled, HTTPError) as error:
-        why = str(error).partition("\n")[0]
-        raise UserError(
-            f"{repo}: the Hub cannot be reached ({why}); run it again with a network: "
-            "what has arrived is not sent twice"
-        ) from None
-    except (HFValidationError, ValueError, RuntimeError) as error:
-        # Of a card or a file that the Hub does not take; an upload in parts fails so, too.
-        why = " ".join(str(error).split())
-        raise UserError(f"{repo}: the Hub does not take it: {why}") from None
+    except (HTTPError, OfflineModeIsEnabled, LocalTokenNotFoundError, ValueError) as error:
+        raise UserError(f"{repo}: {_why(error)}") from None
+    except RuntimeError as error:  # of the upload of a file
+        raise UserError(f"{repo}: {_why(error.__cause__ or error)} ({error})") from None
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"the Hub needs a token; {LOGIN}"
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(error)
+    said = " ".join(str(error).split())
+    if isinstance(error, HTTPError | OfflineModeIsEnabled):
+        return f"the Hub cannot be reached ({said}); run it again when there is a network"
+    return f"the Hub does not take it: {said}"
 
 
 def _refusal(error: HfHubHTTPError) -> str:

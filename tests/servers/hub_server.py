@@ -5,10 +5,21 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Served:
+    """A repository at one commit."""
+
+    folder: Path
+    repo: str
+    commit: str
+    private: bool = False
 
 
 class Hub(ThreadingHTTPServer):
@@ -30,6 +41,10 @@ class Hub(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def serving(self, path: str) -> tuple[Served, str]:
+        """The repository that a path means, and the path with its commit in it."""
+        return Served(self.folder, self.repo, self.commit), path
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Hub
@@ -48,27 +63,29 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {path}")
         if hub.refuse and hub.refused in path:
             return self._error(*hub.refuse)
-        info = f"/api/{hub.kind}/{hub.repo}"
+        own, path = hub.serving(path)
+        info = f"/api/{hub.kind}/{own.repo}"
         sizes = {
-            p.relative_to(hub.folder).as_posix(): p.stat().st_size
-            for p in sorted(hub.folder.rglob("*"))
+            p.relative_to(own.folder).as_posix(): p.stat().st_size
+            for p in sorted(own.folder.rglob("*"))
             if p.is_file()
         }
-        if path in (info, f"{info}/revision/{hub.commit}"):
+        if path in (info, f"{info}/revision/{own.commit}"):
             siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
-            return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
-        if f"{path}/".startswith(f"{info}/tree/{hub.commit}/"):
-            below = path.removeprefix(f"{info}/tree/{hub.commit}").removeprefix("/")
+            known = {"id": own.repo, "sha": own.commit, "private": own.private}
+            return self._json(known | {"siblings": siblings})
+        if f"{path}/".startswith(f"{info}/tree/{own.commit}/"):
+            below = path.removeprefix(f"{info}/tree/{own.commit}").removeprefix("/")
             entries = _tree(sizes, below, "recursive=true" in query.lower())
             return self._json(entries) if entries else self._error(404, "EntryNotFound")
-        root = f"/{hub.repo}" if hub.kind == "models" else f"/{hub.kind}/{hub.repo}"
-        prefix = f"{root}/resolve/{hub.commit}/"
+        root = f"/{own.repo}" if hub.kind == "models" else f"/{hub.kind}/{own.repo}"
+        prefix = f"{root}/resolve/{own.commit}/"
         if path.startswith(prefix):
-            file = hub.folder / path.removeprefix(prefix)
+            file = own.folder / path.removeprefix(prefix)
             if file.is_file():
                 body = file.read_bytes()
                 etag = f'"{hashlib.sha1(body).hexdigest()}"'
-                headers = {"ETag": etag, "X-Repo-Commit": hub.commit}
+                headers = {"ETag": etag, "X-Repo-Commit": own.commit}
                 return self._send(body, headers, with_body)
             return self._error(404, "EntryNotFound")
         known = path.startswith((f"{root}/", f"{info}/"))
@@ -80,16 +97,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _json(self, value: object) -> None:
-        self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
+    def _json(self, value: object, status: int = 200) -> None:
+        kind = {"Content-Type": "application/json"}
+        self._send(json.dumps(value).encode(), kind, True, status)
 
-    def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+    def _send(
+        self, body: bytes, headers: dict[str, str], with_body: bool, status: int = 200
+    ) -> None:
         asked, size = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")), len(body)
         if asked and with_body:
             first, last = int(asked[1]), min(int(asked[2]), size - 1)
             body = body[first : last + 1]
             headers = headers | {"Content-Range": f"bytes {first}-{last}/{size}"}
-        self.send_response(206 if asked and with_body else 200)
+        self.send_response(206 if asked and with_body else status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()

@@ -35,6 +35,7 @@ class PublishingHub(Hub):
 
     def create(self, repo: str, private: bool) -> None:
         (self.published / repo).mkdir(parents=True)
+        (self.published / repo / ".gitattributes").write_bytes(b"*.safetensors filter=lfs")
         self.private[repo] = private
         self.advance(repo, {"summary": "initial commit"})
 
@@ -45,7 +46,7 @@ class PublishingHub(Hub):
 
     def files(self, repo: str) -> dict[str, bytes]:
         root = self.published / repo
-        found = sorted(path for path in root.rglob("*") if path.is_file())
+        found = sorted(path for path in root.rglob("[!.]*") if path.is_file())
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 
     def serving(self, path: str) -> tuple[Served, str]:
@@ -59,21 +60,26 @@ class PublishingHub(Hub):
 class _Writer(_Handler):
     server: PublishingHub
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         if self._refused():
             return
-        if urlsplit(self.path).path == "/api/whoami-v2":
-            return self._json({"name": USER}) if self._known() else self._error(401, "")
-        super().do_GET()
+        if urlsplit(self.path).path != "/api/whoami-v2":
+            super().do_GET()
+        elif self._known():
+            self._json({"name": USER})
+        else:
+            self._error(401, "")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self._refused():
             return None
         path = urlsplit(self.path).path
         self.server.requests.append(f"POST {path}")
         if path == "/api/validate-yaml":
-            return self._json({"errors": [], "warnings": []})
+            bad = "nonsense" in json.loads(body)["content"]
+            errors = [{"message": '"license" must be one of many'}] if bad else []
+            return self._json({"errors": errors, "warnings": []}, 400 if bad else 200)
         if not self._known():
             return self._error(401, "")
         if path == "/api/repos/create":
@@ -89,7 +95,7 @@ class _Writer(_Handler):
             return self._batch(json.loads(body))
         return self._error(404, "")
 
-    def do_PUT(self) -> None:
+    def do_PUT(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self._refused():
             return

@@ -6,11 +6,7 @@ from pathlib import Path
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from src.errors import UserError
 
@@ -47,7 +43,7 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
 def _in_one_line(repo: str) -> Iterator[None]:
     try:
         yield
-    except (HTTPError, OfflineModeIsEnabled, LocalTokenNotFoundError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise UserError(f"{repo}: {_why(error)}") from None
     except RuntimeError as error:  # of the upload of a file
         raise UserError(f"{repo}: {_why(error.__cause__ or error)} ({error})") from None
@@ -59,7 +55,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         return _refusal(error)
     said = " ".join(str(error).split())
-    if isinstance(error, HTTPError | OfflineModeIsEnabled):
+    if isinstance(error, HTTPError | ConnectionError):
         return f"the Hub cannot be reached ({said}); run it again when there is a network"
     return f"the Hub does not take it: {said}"
 

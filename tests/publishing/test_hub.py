@@ -151,6 +151,12 @@ def test_a_card_that_the_hub_does_not_take_is_one_line_and_sends_nothing(push, s
     assert server.files(REPO) == {}
 
 
+def test_a_storage_that_does_not_answer_is_one_line(push, server, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    assert "xet-write-token" in refused(push)
+    assert len(server.commits) == 1
+
+
 def test_no_network_is_one_line(push, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "the Hub cannot be reached" in refused(push)

@@ -63,7 +63,9 @@ def count_saved(part: Skeleton, recipe: Recipe, shape: Shape, checkpointing: boo
     reader = part.language_model
     with FakeTensorMode():
         _make_fake(reader)
-        weights = {_storage(tensor) for tensor in (*reader.parameters(), *reader.buffers())}
+        # The storages themselves, so that none is let go and its number given to another.
+        held = [t.untyped_storage() for t in (*reader.parameters(), *reader.buffers())]
+        weights = {storage._cdata for storage in held}
         reader.train()
         if checkpointing:
             reader.activation_checkpointing_enable({"use_reentrant": False})

@@ -21,7 +21,10 @@ STORED = {
     "Salesforce/blip2-flan-t5-xl": 4,
     "Salesforce/blip2-flan-t5-xxl": 4,
 }
-BERTSCORE = {"roberta-large": 1_421_700_479, "all-MiniLM-L6-v2": 0}  # bytes; the latter is a package
+BERTSCORE = {
+    "roberta-large": 1_421_700_479,
+    "all-MiniLM-L6-v2": 0,
+}  # bytes; the latter is a package
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def weight_bytes(base: Base, folder: Path, parameters: int) -> tuple[int | None,
             if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
         }
         there = len(found["bytes"]) - len(lacking)
-        return sum(lacking.values()), f"by its manifest, {there} of {len(found['bytes'])} files here"
+        return sum(
+            lacking.values()
+        ), f"by its manifest, {there} of {len(found['bytes'])} files here"
     stored = STORED.get(base.model.id)
     if stored is None:
         return None, f"until `dvc repro build@{base.name}` has run"

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from src import families
-from src.models import DTYPES, add_lora, language_model, quantization_config
+from src.models import CLASSIFIER, DTYPES, add_lora, language_model, quantization_config
 from src.schema import Recipe
 
 
@@ -48,17 +48,18 @@ def skeleton(
     text, dtype = configuration.get_text_config(), DTYPES[recipe.precision]
     if layers:
         text.num_hidden_layers = layers
+        if kinds := getattr(text, "layer_types", None):
+            text.layer_types = kinds[:1] * layers
         if hasattr(text, "num_decoder_layers"):
             text.num_decoder_layers = layers
     if classes:
         configuration.num_labels = classes
     with torch.device("meta"):
         make = family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText.from_config
-        model = make(configuration).to(dtype)
-    kept = ("classifier", *(model._keep_in_fp32_modules_strict or ()))
+        model = make(configuration)
+    exact = (CLASSIFIER, *(model._keep_in_fp32_modules_strict or ()))
     for name, weight in model.named_parameters():
-        if dtype != torch.float32 and any(part in name for part in kept):
-            weight.data = weight.data.float()
+        weight.data = weight.data.to(torch.float32 if any(e in name for e in exact) else dtype)
     parameters = model.num_parameters()
     if quantization := quantization_config(recipe, family):
         AutoHfQuantizer.from_config(quantization, pre_quantized=False).preprocess_model(
@@ -88,6 +89,8 @@ def _quantize(model: nn.Module, dtype: torch.dtype) -> None:
             layer.weight = nn.Parameter(packed, requires_grad=False)
             layer.weight.quant_state = state
             layer.support_avx512bf16_for_cpu = False
+            if layer.bias is not None:
+                layer.bias.data = layer.bias.data.to(dtype)
 
 
 def _bytes(model: nn.Module) -> tuple[int, int]:

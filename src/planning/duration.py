@@ -3,7 +3,8 @@
 A pass of a model of P weights in matrices over T tokens is 2 P T floating-point operations (Kaplan
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1), and its attention 4 T^2 d a layer. Of a
 frozen model the backward pass computes gradients of activations alone, which is as much again, and
-not twice as much; checkpointing adds a second forward pass. The head reads the answer's tokens, the
+not twice as much; only the adapter's own weights have a gradient as well, and checkpointing adds a
+second forward pass. The head reads the answer's tokens, the
 vision tower goes forward alone. An encoder-decoder's halves read a prompt and an answer each.
 
 The time of a pass is the longest of three: its operations at SHARE of CARD's matrix rate; bringing
@@ -75,6 +76,7 @@ class Work:
     """What one forward pass over one example comes to."""
 
     text: float  # operations of the language model, a prompt with its answer
+    adapter: float  # of the gradient of the adapter's weights
     head: float  # of the output head over the answer
     tower: float  # of the vision tower
     token: float  # of one more token of an answer
@@ -88,18 +90,21 @@ def work(made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, length
     family = families.load(recipe.family)
     tower = sum(p.numel() for p in family.vision(made.model.get_base_model()).parameters())
     head = text.vocab_size * text.hidden_size
-    encoder, decoder = matrices(made)
+    encoder, decoder = matrices(made, adapter=False)
+    more = matrices(made, adapter=True)
     tokens = lengths.prompt + lengths.answer
     depth = text.num_hidden_layers * (2 if encoder else 1)
-    if encoder:
-        read = 2 * encoder * lengths.prompt + 2 * decoder * lengths.answer
-        attended = lengths.prompt**2 + lengths.answer * tokens
-    else:
-        read, attended = 2 * decoder * tokens, tokens**2
+    read_by = (lengths.prompt, lengths.answer) if encoder else (0, tokens)
+    read, adapting = (
+        2 * sum(weights * count for weights, count in zip(halves, read_by, strict=True))
+        for halves in ((encoder, decoder), more)
+    )
+    attended = lengths.prompt**2 + lengths.answer * tokens if encoder else tokens**2
     attention = 4 * attended * text.hidden_size * text.num_hidden_layers
     a_weight = 0.5 + 2 + 2 if recipe.quantization.bits == 4 else 2
     return Work(
-        text=read + attention,
+        text=read + adapting + attention,
+        adapter=adapting,
         head=2 * head * lengths.answer,
         tower=2 * tower * lengths.patches,
         token=2 * (decoder + head),
@@ -108,19 +113,22 @@ def work(made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, length
     )
 
 
-def matrices(made: Skeleton) -> tuple[int, int]:
-    """Weights in projections of the language model's encoder, if it has one, and of the rest."""
+def matrices(made: Skeleton, adapter: bool) -> tuple[int, int]:
+    """Weights in projections of the language model's encoder, if it has one, and of the rest.
+
+    Either those of the base, without the head, which reads answers alone, or of the adapter.
+    """
     found = {True: 0, False: 0}
     for name, layer in made.language_model.named_modules():
-        # The adapter's are small and left out, as is the head, which reads answers alone.
-        if isinstance(layer, nn.Linear) and "lora_" not in name and "lm_head" not in name:
+        of_adapter = "lora_" in name
+        if isinstance(layer, nn.Linear) and of_adapter == adapter and "lm_head" not in name:
             found[name.startswith("encoder.")] += layer.in_features * layer.out_features
     return found[True], found[False]
 
 
 def training_operations(one: Work, checkpointing: bool) -> float:
     """Operations of training on one example."""
-    return (3 if checkpointing else 2) * one.text + 2 * one.head + one.tower
+    return (3 if checkpointing else 2) * one.text + one.adapter + 2 * one.head + one.tower
 
 
 def training_seconds(one: Work, training: Training, examples: int, steps: int) -> float:

@@ -10,6 +10,7 @@ from src import families
 from src.errors import UserError
 from src.files import read_json
 from src.schema import Base, HubBase, Source
+from src.training.pretrain import corpus
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 # Bytes of a weight in the files of the Hub: what each model's page states as its tensor type.
@@ -21,10 +22,8 @@ STORED = {
     "Salesforce/blip2-flan-t5-xl": 4,
     "Salesforce/blip2-flan-t5-xxl": 4,
 }
-BERTSCORE = {
-    "roberta-large": 1_421_700_479,
-    "all-MiniLM-L6-v2": 0,
-}  # bytes; the latter is a package
+# Bytes of the models behind BERTScore, of which the second lies in a package.
+BERTSCORE = {"roberta-large": 1_421_700_479, "all-MiniLM-L6-v2": 0}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def configuration(base: Base, folder: Path) -> PreTrainedConfig:
         UserError: it is in none of them.
     """
     if not isinstance(base.model, HubBase):
-        built, _ = families.load(base.family).build(base.model, [""], seed=0)
+        built, _ = families.load(base.family).build(base.model, corpus(base.model, 0), seed=0)
         return built.config
     revision = (manifest(base, folder) or {}).get("revision") or base.model.revision
     cached = try_to_load_from_cache(base.model.id, "config.json", revision=revision or "main")
@@ -118,10 +117,9 @@ def weight_bytes(base: Base, folder: Path, parameters: int) -> tuple[int | None,
             for file, size in found["bytes"].items()
             if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
         }
-        there = len(found["bytes"]) - len(lacking)
-        return sum(
-            lacking.values()
-        ), f"by its manifest, {there} of {len(found['bytes'])} files here"
+        every = len(found["bytes"])
+        here = f"{every - len(lacking)} of {every} files here"
+        return sum(lacking.values()), f"by its manifest; {here}"
     stored = STORED.get(base.model.id)
     if stored is None:
         return None, f"until `dvc repro build@{base.name}` has run"

@@ -43,14 +43,17 @@ def remedies(plan: Plan, params: Params, available: int) -> list[Remedy]:
     then what shortens examples, then what changes the model.
     """
     state = _State(plan.recipe, plan.base, plan.batch, plan.needs)
-    found: list[Remedy] = []
+    found: dict[str, Remedy] = {}
     while state.needs.peak > available:
         step = next(_next(state, plan, params, available), None)
         if step is None:
             break
         changes, state = step
-        found += [Remedy(key, value, state.needs) for key, value in changes.items()]
-    return found
+        for key, value in changes.items():
+            # A value that is halved twice is said once, at its last.
+            found.pop(key, None)
+            found[key] = Remedy(key, value, state.needs)
+    return list(found.values())
 
 
 def _next(

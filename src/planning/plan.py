@@ -81,7 +81,7 @@ def plan(params: Params, name: str) -> Plan:
     known, counted = _splits(data, params.scale)
     steps = duration.optimizer_steps(recipe.train, known.train) if known else None
     texts = not needed.lengths.labels or recipe.classifier is not None
-    model = params.evaluate.bertscore
+    model = params.evaluate.bertscore.partition("@")[0]
     raw = published.data_bytes(data.source)
     return Plan(
         recipe,

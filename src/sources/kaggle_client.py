@@ -28,14 +28,14 @@ def signed_in(source: KaggleDataset) -> "KaggleApi":
     Raises:
         UserError: no token, or a refused one.
     """
-    api = _client()
+    api = client()
     try:
         with redirect_stdout(StringIO()):
             patiently(api, api.authenticate)
     except requests.RequestException:
         raise
     except (SystemExit, ValueError):  # ValueError: of a token that fits in no header
-        raise UserError(f"{name(source)}: {_token_fault()}; {TOKEN}") from None
+        raise UserError(f"{name(source)}: {token_fault()}; {TOKEN}") from None
     return api
 
 
@@ -47,7 +47,7 @@ def patiently(api: "KaggleApi", call: Callable[[], T]) -> T:
             return call()
         except requests.HTTPError as error:
             # The client tries again after a lost connection, but not after 502 or 503.
-            if _status(error.response) >= 500:
+            if status(error.response) >= 500:
                 raise requests.ConnectionError(error, response=error.response) from error
             raise
 
@@ -63,9 +63,7 @@ def in_one_line(source: KaggleDataset) -> Iterator[None]:
         raise UserError(f"{name(source)}: {web_page(source)}") from None
     except requests.RequestException as error:
         if error.response is not None:
-            raise UserError(
-                f"{name(source)}: {_refusal(source, _status(error.response))}"
-            ) from None
+            raise UserError(f"{name(source)}: {_refusal(source, status(error.response))}") from None
         raise UserError(
             f"{name(source)}: the connection to Kaggle failed ({type(error).__name__}); run it"
             " again when there is one: what has arrived is kept"
@@ -85,7 +83,8 @@ def web_page(source: KaggleDataset) -> str:
     )
 
 
-def _client() -> "KaggleApi":
+def client() -> "KaggleApi":
+    """Kaggle's own client, not signed in yet. Raises UserError where it has no place to write."""
     # The package signs in when it is imported, prints advice on a failure and hides its reason.
     try:
         with redirect_stdout(StringIO()):
@@ -105,14 +104,15 @@ def _page(source: KaggleDataset) -> str:
     return f"https://www.kaggle.com/datasets/{source.dataset}"
 
 
-def _token_fault() -> str:
+def token_fault() -> str:
+    """Why signing in failed, as far as the token tells."""
     from kagglesdk import get_access_token_from_env
 
     token, place = get_access_token_from_env()
     return f"Kaggle does not accept the token of {place}" if token else "it needs a Kaggle token"
 
 
-def _status(answer: requests.Response) -> int:
+def status(answer: requests.Response) -> int:
     """The client also raises when an answer with status 200 holds the code of an error."""
     return answer.status_code if answer.status_code >= 400 else answer.json()["code"]
 

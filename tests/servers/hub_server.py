@@ -23,6 +23,7 @@ class Repository:
     name: str
     commit: str
     kind: str
+    private: bool = False
 
     @property
     def info(self) -> str:
@@ -113,7 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
         info, commit, files = repository.info, repository.commit, repository.entries()
         if path in _infos(info, [commit, "main", *hub.names]):
             siblings = [{"rfilename": name, "size": e["size"]} for name, e in files.items()]
-            return self._json({"id": repository.name, "sha": commit, "siblings": siblings})
+            known = {"id": repository.name, "sha": commit, "private": repository.private}
+            return self._json(known | {"siblings": siblings})
+        path, stored = (p.replace("/resolve/main/", f"/resolve/{commit}/") for p in (path, stored))
+        path = path.replace("/tree/main", f"/tree/{commit}")
         if f"{path}/".startswith(f"{info}/tree/{commit}/"):
             below = path.removeprefix(f"{info}/tree/{commit}").removeprefix("/")
             entries = _tree(files, below, "recursive=true" in query.lower())
@@ -153,16 +157,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _json(self, value: object) -> None:
-        self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, True)
+    def _json(self, value: object, status: int = 200) -> None:
+        kind = {"Content-Type": "application/json"}
+        self._send(json.dumps(value).encode(), kind, True, status)
 
-    def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+    def _send(
+        self, body: bytes, headers: dict[str, str], with_body: bool, status: int = 200
+    ) -> None:
         asked, size = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")), len(body)
         if asked and with_body:
             first, last = int(asked[1]), min(int(asked[2] or size), size - 1)
             body = body[first : last + 1]
             headers = headers | {"Content-Range": f"bytes {first}-{last}/{size}"}
-        self.send_response(206 if asked and with_body else 200)
+        self.send_response(206 if asked and with_body else status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()

@@ -1,0 +1,55 @@
+"""What this machine has."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+
+GIB = 2**30
+PROCESS = 4 * GIB  # of the host's memory: Python, CUDA's libraries, one file of weights; a guess
+WORKER = GIB  # of each process that prepares batches; a guess
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes, and None where there is none."""
+
+    gpu: str | None  # its name
+    gpu_memory: int | None
+    bf16: bool
+    ram: int
+    disk: int  # free where the repository lies
+    cache: int  # free where the Hub's cache lies
+    one_disk: bool  # both are the same
+
+
+def machine(gpu_memory: float | None = None) -> Machine:
+    """This machine, or one like it with a GPU of so many GiB that computes in bf16."""
+    here, cache = Path.cwd(), _existing(Path(HF_HUB_CACHE))
+    name, size, bf16 = None, None, False
+    if gpu_memory is not None:
+        name, size, bf16 = "a GPU", round(gpu_memory * GIB), True
+    elif torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        name, size, bf16 = found.name, found.total_memory, torch.cuda.is_bf16_supported()
+    return Machine(
+        name,
+        size,
+        bf16,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        shutil.disk_usage(here).free,
+        shutil.disk_usage(cache).free,
+        here.stat().st_dev == cache.stat().st_dev,
+    )
+
+
+def host_bytes(workers: int) -> int:
+    """The host's memory that training takes."""
+    return PROCESS + workers * WORKER
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())

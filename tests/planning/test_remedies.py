@@ -59,7 +59,10 @@ def test_a_smaller_base_of_the_family_comes_last(full):
     assert found[-1].needs.peak <= 5.2 * GIB
 
 
-def test_a_picture_that_does_not_fit_into_max_length_is_seen(llava):
-    train = llava.recipe.train
-    assert train.max_length < 576
-    assert too_long(llava) >= 576 + llava.needs.lengths.answer
+def test_a_picture_that_does_not_fit_into_max_length_is_seen(full, llava):
+    assert too_long(llava) is None
+    recipe = full.recipes["emotion_llava"]
+    shorter = recipe.train.model_copy(update={"max_length": 512})
+    changed = {"emotion_llava": recipe.model_copy(update={"train": shorter})}
+    cut = plan(full.model_copy(update={"recipes": changed}), "emotion_llava")
+    assert too_long(cut) >= 576 + cut.needs.lengths.answer

@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from src.overrides import override
-from tests.test_pipeline import clone_to, commit, experiment, ran, run
+from tests.workspace import clone_to, commit, experiment, ran, run
 
 pytestmark = pytest.mark.slow
 

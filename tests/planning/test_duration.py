@@ -71,7 +71,8 @@ def test_steps_are_those_of_the_trainer(
 
 def test_operations_are_those_that_pytorch_counts(architecture, questions, faces):
     quantization = architecture.recipe.quantization.model_copy(update={"bits": 16})
-    architecture.recipe = architecture.recipe.model_copy(update={"quantization": quantization})
+    recipe = architecture.recipe.model_copy(update={"quantization": quantization})
+    architecture = replace(architecture, recipe=recipe)
     batch = architecture.collator(questions, answers=True)([faces[3]] * 4)
     apart = "decoder_input_ids" in batch
     answer = int((batch["labels"][0] != -100).sum())

@@ -42,9 +42,16 @@ def test_machines_read_every_number_with_base_gain_and_intervals(hub_base):
 def test_people_read_base_tuned_and_gain_with_their_intervals(hub_base):
     text = shown().text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     row = next(line for line in text.splitlines() if line.startswith("| Accuracy |"))
-    assert "98.6 % (97.5 % to 99.7 %)" in row
-    assert "+87.5 pp (+84.2 pp to +90.8 pp)" in row
-    assert "On 360 test examples" in text
+    tuned = gather(config.load(), NAME).metrics["tuned"]
+    accuracy, own, gain = (
+        tuned["accuracy"],
+        tuned["interval"]["accuracy"],
+        tuned["gain"]["accuracy"],
+    )
+    assert f"{accuracy:.1%} ({own['low']:.1%} to {own['high']:.1%})".replace("%", " %") in row
+    points = [f"{100 * gain[key]:+.1f} pp" for key in ("value", "low", "high")]
+    assert "{} ({} to {})".format(*points) in row
+    assert f"On {tuned['n']} test examples" in text
     assert f"[{HUB_BASE}](https://huggingface.co/{HUB_BASE}) at commit `{COMMIT}`" in text
     assert f"--adapter someone/model --base {HUB_BASE}" in text
 

@@ -51,7 +51,9 @@ def make(root: Path, recipe: str = "emotion_qwen2vl", on_the_hub: bool = False) 
     _adapter(root, params, base, recipe)
     if on_the_hub:
         (base / "checkpoint").rename(root / "hub_base")
-        write_json(base / "manifest.json", {"id": HUB_BASE, "revision": COMMIT})
+        sizes = {f.name: f.stat().st_size for f in (root / "hub_base").glob("*.safetensors")}
+        manifest = {"id": HUB_BASE, "revision": COMMIT, "bytes": sizes}
+        write_json(base / "manifest.json", manifest)
     else:
         checkpoint = f"models/base/{chosen.base}/checkpoint"
         write_json(base / "manifest.json", {"id": checkpoint, "revision": None})

@@ -36,6 +36,9 @@ COLUMNS = {
 }
 NEEDED = ("image", "hypothesis", "gold_label", "explanation")
 PNG = b"\x89PNG"
+# What `datasets` would also do: import torch, where there is one, to be read by its loaders, and
+# tell a counter in a bucket elsewhere that something was loaded.
+OFF = ("TORCH_AVAILABLE", "HF_UPDATE_DOWNLOAD_COUNTS")
 
 Columns = Mapping[str, str]
 Row = Mapping[str, Any]
@@ -61,7 +64,7 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
         revision = commit(source.dataset, source.revision)
     try:
         (folder / PICTURES).mkdir()
-        with _no_torch():
+        with _quiet():
             streams = _streams(source, revision)
             columns = _columns(source, streams["train"])
             rows = {s: _write(source, x, columns, folder, s) for s, x in streams.items()}
@@ -91,13 +94,13 @@ def _in_one_line(source: Esnlive) -> Iterator[None]:
 
 
 @contextmanager
-def _no_torch() -> Iterator[None]:
-    # A stream would import torch, where there is one, to be read by its loaders as well.
-    before, datasets.config.TORCH_AVAILABLE = datasets.config.TORCH_AVAILABLE, False
+def _quiet() -> Iterator[None]:
+    before = {name: getattr(datasets.config, name) for name in OFF}
+    vars(datasets.config).update(dict.fromkeys(OFF, False))
     try:
         yield
     finally:
-        datasets.config.TORCH_AVAILABLE = before
+        vars(datasets.config).update(before)
 
 
 def _streams(source: Esnlive, revision: str) -> dict[str, IterableDataset]:

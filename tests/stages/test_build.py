@@ -90,16 +90,26 @@ def test_a_base_of_the_hub_is_pinned_and_loads_by_the_lines_that_load_the_small_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["cut off", "503", "429"])
+@pytest.mark.parametrize("trouble", ["cut off", "429"])
 def test_weights_come_whole_after_trouble_on_the_way(hub, workspace, trouble):
     build(workspace, hub)
     if trouble == "cut off":
         hub.cuts = 1
     else:
-        hub.refuse, hub.refused, hub.refusals = (int(trouble), ""), "/storage/", 2
+        hub.refuse, hub.refused, hub.refusals = (429, ""), "/storage/", 2
     done = load(workspace, hub)
     assert done.returncode == 0, done.stderr
     assert hub.refusals == 0 or hub.cuts == 0
+
+
+@pytest.mark.slow
+def test_a_storage_out_of_service_is_one_line_and_the_next_start_goes_on(hub, workspace):
+    build(workspace, hub)
+    hub.refuse, hub.refused, hub.refusals = (503, ""), "/storage/", 1
+    line = refused(load(workspace, hub))
+    assert "503 Service Unavailable" in line
+    assert line.endswith("then start again: what has come is kept")
+    assert load(workspace, hub).returncode == 0
 
 
 @pytest.mark.slow
@@ -109,7 +119,7 @@ def test_damaged_weights_are_removed_and_brought_anew(hub, workspace):
     assert "model.safetensors arrived damaged (its checksum is not the Hub's)" in refused(
         load(workspace, hub)
     )
-    assert "cannot be loaded" in refused(load(workspace, hub, offline=True))
+    assert "cannot download" in refused(load(workspace, hub, offline=True))
     done = load(workspace, hub)
     assert done.returncode == 0, done.stderr
     assert weights(hub) == ["model.safetensors"] * 2

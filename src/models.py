@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
 from huggingface_hub import hf_hub_download
@@ -35,8 +36,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU of this process where there is one."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def load_processor(base: Path, recipe: Recipe) -> ProcessorMixin:
@@ -72,7 +77,8 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
     family.complete(_load(base, AutoProcessor), config)
     manifest = _manifest(base)
     if manifest["revision"]:
-        bring_weights(manifest["id"], manifest["revision"])
+        with PartialState().local_main_process_first():
+            bring_weights(manifest["id"], manifest["revision"])
     if classes:
         config.num_labels = classes
     model = _load(

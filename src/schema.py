@@ -204,6 +204,8 @@ class Training(Strict):
     max_steps: Positive | None
     batch_size: Positive
     gradient_accumulation: Positive
+    processes: Positive
+    sharding: Literal["fsdp"] | None
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: Share
@@ -226,6 +228,17 @@ class Training(Strict):
     answered_each_epoch: Count
     workers: Count
     seed: Seed | None
+
+    @field_validator("processes")
+    @classmethod
+    def _whole_shares(cls, processes: int, earlier: ValidationInfo) -> int:
+        passes = earlier.data.get("gradient_accumulation", processes)
+        if passes % processes:
+            raise ValueError(
+                f"{processes} processes cannot share gradient_accumulation {passes} evenly; make "
+                "it a multiple of them, and batch_size smaller"
+            )
+        return processes
 
     @field_validator("warmup_steps")
     @classmethod

@@ -13,6 +13,7 @@ from transformers import set_seed
 
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
+from src.processes import is_first
 from src.records import read_labels, read_split
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
@@ -46,6 +47,8 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
         class_weight=head.weight if head else None,
         callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
     )
+    if not is_first():
+        return
     with whole(Path("models/adapters") / recipe.name) as adapter:
         save_adapter(model, recipe, labels, data, adapter)
         if recipe.train.select_by == "accuracy":
@@ -77,9 +80,10 @@ def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path
     """Where this very run keeps its checkpoints: outside of the workspace that DVC cleans.
 
     Its name holds a digest of parameters, inputs and code, so that a run never goes on from
-    another's checkpoint.
+    another's checkpoint. The number of processes has no part in it: it changes no loss.
     """
-    digest = hashlib.sha256(json.dumps([recipe.model_dump(), seed], sort_keys=True).encode())
+    known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
+    digest = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
     for path in [*sorted(inputs), *sorted(Path("src").rglob("*.py"))]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     root = Path(os.environ.get("DVC_ROOT", "."))

@@ -128,6 +128,8 @@ def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfi
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=DTYPES[recipe.precision],
+        # Sharding divides numbers of one type alone, those in which the layers compute.
+        bnb_4bit_quant_storage=DTYPES[recipe.precision] if recipe.train.sharding else None,
         llm_int8_skip_modules=family.UNQUANTIZED,
     )
 

@@ -240,6 +240,23 @@ class Training(Strict):
             )
         return processes
 
+    @field_validator("optimizer")
+    @classmethod
+    def _shardable(cls, optimizer: str, earlier: ValidationInfo) -> str:
+        # Those of bitsandbytes know no sharded weights.
+        if earlier.data.get("sharding") and not optimizer.startswith("adamw_torch"):
+            raise ValueError(
+                f"sharding needs adamw_torch or adamw_torch_fused as optimizer, not {optimizer}"
+            )
+        return optimizer
+
+    @field_validator("answered_each_epoch")
+    @classmethod
+    def _whole_models(cls, count: int, earlier: ValidationInfo) -> int:
+        if count and earlier.data.get("sharding"):
+            raise ValueError("a sharded model cannot answer while it is trained: 0, or no sharding")
+        return count
+
     @field_validator("warmup_steps")
     @classmethod
     def _one_warmup(cls, steps: int, earlier: ValidationInfo) -> int:

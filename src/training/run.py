@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
 from peft import PeftModel
 from transformers import set_seed
 
@@ -18,6 +19,7 @@ from src.records import read_labels, read_split
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
 from src.training.load import load_collator
+from src.training.shared import whole_weights
 from src.training.trainer import train
 
 # What of a recipe its adapter's answers hang on.
@@ -47,10 +49,11 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
         class_weight=head.weight if head else None,
         callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
     )
+    weights = whole_weights(model) if recipe.train.sharding else None
     if not is_first():
         return
     with whole(Path("models/adapters") / recipe.name) as adapter:
-        save_adapter(model, recipe, labels, data, adapter)
+        save_adapter(model, recipe, labels, data, adapter, weights)
         if recipe.train.select_by == "accuracy":
             copy_improvements(checkpoints, adapter)
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
@@ -58,10 +61,18 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
 
 
 def save_adapter(
-    model: PeftModel, recipe: Recipe, labels: list[str] | None, data: Data, folder: Path
+    model: PeftModel,
+    recipe: Recipe,
+    labels: list[str] | None,
+    data: Data,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write an adapter's weights, and beside them what its answers hang on."""
-    model.save_pretrained(folder)
+    """Write an adapter's weights, and beside them what its answers hang on.
+
+    They are the model's own where they are not given.
+    """
+    model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     known = {"labels": labels, "image_size": data.image_size, "frames": data.frames}
     write_json(folder / RECIPE, known | {"recipe": recipe.model_dump(include=ANSWERING)})

@@ -1,11 +1,15 @@
 """One training in several processes, with the losses that it would have in one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from torch.distributed.tensor import DTensor
 
 from src.errors import UserError
+from src.processes import number
 from src.schema import Training
 from src.training.collator import IGNORED
 
@@ -24,6 +28,27 @@ def accumulation(training: Training, processes: int) -> int:
             "a step learns from"
         )
     return passes
+
+
+def sharding(training: Training) -> dict[str, Any]:
+    """The trainer's arguments by which each process holds a part of the base, where it should.
+
+    FSDP2 as in FSDP-QLoRA (https://huggingface.co/docs/bitsandbytes/fsdp_qlora): layer by layer.
+    """
+    if training.sharding is None or number() == 1:
+        return {}
+    return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+
+
+def sharded(checkpoint: Path) -> bool:
+    """Whether a checkpoint is of a sharded training, which no other can read."""
+    return (checkpoint / f"{FSDP_MODEL_NAME}.bin").is_file()
+
+
+def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The trained weights by name, brought together from all processes, which must all ask."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in trained.items()}
 
 
 class EvenShares:

@@ -27,7 +27,7 @@ from src.processes import number
 from src.records import MEDIA
 from src.schema import Training
 from src.training.collator import IGNORED, Collator, Foretold, PromptPool, foretell
-from src.training.shared import EvenShares, accumulation
+from src.training.shared import EvenShares, accumulation, sharded, sharding
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
@@ -79,6 +79,8 @@ class AnswerLoss(EvenShares):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """The trainer's own, with the accuracy."""
+        # The one of sequence-to-sequence counts what fills up the last batches too.
+        self.gather_function = self.accelerator.gather_for_metrics
         self._right = []
         output = super().evaluation_loop(*args, **kwargs)
         accuracy = torch.cat(self._right).float().mean().item()
@@ -252,6 +254,11 @@ def fit(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     last = last_whole_checkpoint(Path(arguments.output_dir))
+    if last and sharded(last) != bool(arguments.fsdp):
+        raise UserError(
+            f"{last}: written {'with' if sharded(last) else 'without'} sharding; go on as it was "
+            f"started, or delete {last.parent} to start anew"
+        )
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state.log_history
 
@@ -301,9 +308,8 @@ def arguments(
         seed=seed,
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
-        # The adapter has a part in every pass, and the frozen buffers are equal from the start.
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
+        ddp_find_unused_parameters=False,  # every weight of an adapter has a part in every pass
+        **sharding(training),
     )
 
 

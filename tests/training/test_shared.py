@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from src.errors import UserError
 from src.files import read_json
@@ -19,21 +22,26 @@ RECIPES = ["emotion_qwen2vl", "esnlive_qwen2vl"]
 
 
 def run(
-    folder: Path, processes: int, name: str, *more: str, launcher: tuple[str, ...] = ("-m",)
+    folder: Path,
+    processes: int,
+    name: str,
+    *more: str,
+    launcher: tuple[str, ...] = ("-m",),
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *launcher, "tests.training.together"]
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     return subprocess.run(
         [*command, str(folder), str(processes), name, *more],
         cwd=ROOT,
-        env=env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables},
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
-def seen(folder: Path, processes: int, name: str, **how: tuple[str, ...]) -> dict:
+def seen(folder: Path, processes: int, name: str, **how: Any) -> dict:
     done = run(folder, processes, name, **how)
     assert done.returncode == 0, done.stderr[-3000:]
     shutil.rmtree(folder / "checkpoints")
@@ -90,6 +98,24 @@ def test_what_was_killed_goes_on_in_another_number_of_processes(folder, alone, k
     found = seen(folder, then, name)
     assert found["printed"] == 2, "steps before the kill were trained again"
     same(found, alone[name])
+
+
+@pytest.mark.slow
+def test_shards_of_a_quantized_base_with_two_heads_have_the_losses_of_a_whole_one(folder):
+    name, weights = "esnlive_qwen2vl", []
+    expected = seen(folder, 1, name, SHARDING="fsdp")
+    weights.append(load_file(folder / "adapter/adapter_model.safetensors"))
+    stopped = run(folder, 2, name, "4", SHARDING="fsdp")
+    assert "process 1 ended: Signal 9 (SIGKILL)" in stopped.stderr.splitlines()[-1]
+    kept = next((folder / "checkpoints").glob("*/pytorch_model_fsdp.bin")).parent
+    refused = run(folder, 1, name)
+    assert "written with sharding" in refused.stderr.splitlines()[-1], kept
+    found = seen(folder, 2, name, SHARDING="fsdp")
+    weights.append(load_file(folder / "adapter/adapter_model.safetensors"))
+    assert found["printed"] == 2, "steps before the kill were trained again"
+    same(found, expected)
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Train and answer in processes: `python -m tests.training.together FOLDER PROCESSES KIND [STEP]`.
+"""Train and answer: `python -m tests.training.together FOLDER PROCESSES RECIPE [STEP]`.
 
 FOLDER holds a base, and gets what the first process saw as `seen.json`. With a STEP the last
-process kills itself when the checkpoint of that step is written.
+process kills itself when the checkpoint of that step is written; -1: it raises before any.
+SHARDING=fsdp in the environment shards.
 """
 
 import json
@@ -11,9 +12,11 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -28,10 +31,23 @@ from src.training import trainer
 from src.training.collator import PromptPool
 from src.training.each_epoch import AnswerEachEpoch
 from src.training.load import collator_of
+from src.training.shared import whole_weights
 from tests.conftest import LABELS, ROOT
 
 CLASSES = {"emotion_qwen2vl": LABELS, "esnlive_qwen2vl": ["entailment", "not entailment"]}
 NUMBERS = ("width", "height", "brightness", "contrast", "sharpness", "faces")
+
+
+def shard_on_the_cpu() -> None:
+    """Accelerate shards where it sees an accelerator; what it then does runs on a CPU as well."""
+    started = PartialState.__init__
+
+    def start(self: PartialState, *args: Any, **options: Any) -> None:
+        started(self, *args, **options)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = start
 
 
 class Die(TrainerCallback):
@@ -65,8 +81,16 @@ def records(name: str) -> Dataset:
 def work(folder: Path, name: str, step: int | None) -> None:
     params = config.load(ROOT / "params.yaml")
     recipe = params.recipes[name]
+    sharding = os.environ.get("SHARDING")
     settings = recipe.train.model_copy(
-        update={"epochs": 3.0, "batch_size": 2, "gradient_accumulation": 4, "evaluations": 3}
+        update={
+            "epochs": 3.0,
+            "batch_size": 2,
+            "gradient_accumulation": 4,
+            "evaluations": 3,
+            "optimizer": "adamw_torch" if sharding else recipe.train.optimizer,
+            "sharding": sharding if number() > 1 else None,
+        }
     )
     recipe = recipe.model_copy(
         update={
@@ -86,7 +110,11 @@ def work(folder: Path, name: str, step: int | None) -> None:
         raise UserError("the last process stumbles")
     pool = PromptPool(tasks.load_pool(recipe, labels), 1) if recipe.prompt.pool else None
     evaluate = params.evaluate.model_copy(update={"bootstrap": 100})
-    epochs = [AnswerEachEpoch(recipe, asking, rows, labels, evaluate, 1)] if joint else []
+    epochs = (
+        [AnswerEachEpoch(recipe, asking, rows, labels, evaluate, 1)]
+        if joint and not sharding
+        else []
+    )
     log = trainer.train(
         model,
         collator_of(folder, recipe, task, True, pool),
@@ -99,7 +127,9 @@ def work(folder: Path, name: str, step: int | None) -> None:
         class_weight=joint.weight if joint else None,
         callbacks=[*epochs, *([Die(step)] if step else [])],
     )
+    weights = whole_weights(model)
     if is_first():
+        model.save_pretrained(folder / "adapter", state_dict=weights)
         told = asked.to_json(orient="split", double_precision=15)
         seen = {"processes": number(), "log": log, "answers": json.loads(told)}
         write_json(folder / "seen.json", seen)
@@ -107,6 +137,8 @@ def work(folder: Path, name: str, step: int | None) -> None:
 
 @one_line
 def main(folder: str, processes: str, name: str, step: str = "") -> None:
+    if "SHARDING" in os.environ:
+        shard_on_the_cpu()
     spread(int(processes), partial(work, Path(folder), name, int(step) if step else None))
 
 

@@ -37,11 +37,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def device() -> torch.device:
     """The GPU of this process where there is one."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def load_processor(base: Path, recipe: Recipe) -> ProcessorMixin:
@@ -128,7 +126,7 @@ def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfi
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=DTYPES[recipe.precision],
-        # Sharding divides numbers of one type alone, those in which the layers compute.
+        # What is sharded must be floats, and those in which the layers compute.
         bnb_4bit_quant_storage=DTYPES[recipe.precision] if recipe.train.sharding else None,
         llm_int8_skip_modules=family.UNQUANTIZED,
     )

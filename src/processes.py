@@ -99,7 +99,10 @@ def _explain(failed: ChildFailedError, logs: Path) -> NoReturn:
 
 
 def _take_part(work: Callable[[], None]) -> None:
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    cuda = torch.cuda.is_available()
+    # Gloo beside NCCL for what lies in memory, such as the whole weights of a sharded model.
+    backend = "cuda:nccl,cpu:gloo" if cuda else None
+    state = PartialState(cpu=not cuda, backend=backend, timeout=PATIENCE)
     if not state.is_main_process:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
@@ -122,6 +125,11 @@ def is_first() -> bool:
 def number() -> int:
     """How many processes work together."""
     return PartialState().num_processes
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    PartialState().wait_for_everyone()
 
 
 def share(count: int, batch_size: int) -> range:

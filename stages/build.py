@@ -34,7 +34,10 @@ def build(params: Params, spec: Base) -> None:
 def main(base: str) -> None:
     params = config.load()
     spec = config.pick(params.base, base, "base")
-    spread(1, partial(build, params, spec))
+    if isinstance(spec.model, HubBase):
+        build(params, spec)
+    else:
+        spread(1, partial(build, params, spec))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ PROPERTIES = (
     *("kind", "subgroup", "width", "height"),
     *("brightness", "contrast", "sharpness", "faces"),
 )
+
+NUMBERS = ("likelihoods", "tokens", "ended")  # of what was generated, one a record
 
 
 def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int, seed: int) -> pd.DataFrame:
@@ -88,9 +89,10 @@ def _ask_together(
     if len(parts) == 1:
         return parts[0]
     said, scores = zip(*parts, strict=True)
-    columns = zip(*(vars(part).values() for part in said), strict=True)
-    texts, *numbers = columns
-    joined = Generated([*chain(*texts)], *map(np.concatenate, numbers))
+    joined = Generated(
+        [text for part in said for text in part.texts],
+        *(np.concatenate([getattr(part, n) for part in said]) for n in NUMBERS),
+    )
     return joined, None if scores[0] is None else np.concatenate(scores)
 
 

@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
-from src.processes import is_first
+from src.processes import is_first, wait_for_all
 from src.records import read_labels, read_split
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
@@ -50,6 +50,7 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
         callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
     )
     weights = whole_weights(model) if recipe.train.sharding else None
+    wait_for_all()  # who is slower still reads the checkpoints
     if not is_first():
         return
     with whole(Path("models/adapters") / recipe.name) as adapter:

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
 from huggingface_hub import hf_hub_download
@@ -35,8 +36,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU of this process where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def load_processor(base: Path, recipe: Recipe) -> ProcessorMixin:
@@ -72,7 +75,8 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
     family.complete(_load(base, AutoProcessor), config)
     manifest = _manifest(base)
     if manifest["revision"]:
-        bring_weights(manifest)
+        with PartialState().local_main_process_first():
+            bring_weights(manifest)
     if classes:
         config.num_labels = classes
     model = _load(
@@ -123,6 +127,8 @@ def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfi
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=DTYPES[recipe.precision],
+        # What is sharded must be floats, and those in which the layers compute.
+        bnb_4bit_quant_storage=DTYPES[recipe.precision] if recipe.train.sharding else None,
         llm_int8_skip_modules=family.UNQUANTIZED,
     )
 

@@ -217,6 +217,8 @@ class Training(Strict):
     max_steps: Positive | None
     batch_size: Positive
     gradient_accumulation: Positive
+    processes: Positive
+    sharding: Literal["fsdp"] | None
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: Share
@@ -239,6 +241,34 @@ class Training(Strict):
     answered_each_epoch: Count
     workers: Count
     seed: Seed | None
+
+    @field_validator("processes")
+    @classmethod
+    def _whole_shares(cls, processes: int, earlier: ValidationInfo) -> int:
+        passes = earlier.data.get("gradient_accumulation", processes)
+        if passes % processes:
+            raise ValueError(
+                f"{processes} processes cannot share gradient_accumulation {passes} evenly; make "
+                "it a multiple of them, and batch_size smaller"
+            )
+        return processes
+
+    @field_validator("optimizer")
+    @classmethod
+    def _shardable(cls, optimizer: str, earlier: ValidationInfo) -> str:
+        # Those of bitsandbytes know no sharded weights.
+        if earlier.data.get("sharding") and not optimizer.startswith("adamw_torch"):
+            raise ValueError(
+                f"sharding needs adamw_torch or adamw_torch_fused as optimizer, not {optimizer}"
+            )
+        return optimizer
+
+    @field_validator("answered_each_epoch")
+    @classmethod
+    def _whole_models(cls, count: int, earlier: ValidationInfo) -> int:
+        if count and earlier.data.get("sharding"):
+            raise ValueError("a sharded model cannot answer while it is trained: 0, or no sharding")
+        return count
 
     @field_validator("warmup_steps")
     @classmethod

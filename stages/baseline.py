@@ -1,5 +1,6 @@
 """Predict and measure with the untuned base of a recipe: `python -m stages.baseline RECIPE`."""
 
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -9,20 +10,28 @@ from src.errors import one_line
 from src.files import write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_base
+from src.processes import is_first, spread
 from src.records import read_labels
+from src.schema import Params, Recipe
+
+
+def predict_and_measure(params: Params, chosen: Recipe) -> None:
+    model = load_base(Path("models/base") / chosen.base, chosen)
+    frame = predict(model, chosen, params.evaluate.batch_size, params.seed)
+    if not is_first():
+        return
+    save(frame, predictions_file(chosen, "base"))
+    labels = read_labels(chosen.data)
+    measure = metrics.load(chosen.task)
+    numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
+    write_json(Path("metrics") / chosen.name / "base.json", numbers)
 
 
 @one_line
 def main(recipe: str) -> None:
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    model = load_base(Path("models/base") / chosen.base, chosen)
-    frame = predict(model, chosen, params.evaluate.batch_size, params.seed)
-    save(frame, predictions_file(chosen, "base"))
-    labels = read_labels(chosen.data)
-    measure = metrics.load(chosen.task)
-    numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
-    write_json(Path("metrics") / recipe / "base.json", numbers)
+    spread(chosen.train.processes, partial(predict_and_measure, params, chosen))
 
 
 if __name__ == "__main__":

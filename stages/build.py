@@ -4,6 +4,7 @@ Either way `models/base/BASE/manifest.json` says what to load: a folder beside i
 the commit that was found there. That is recorded in `metrics/base/BASE.json` as well.
 """
 
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -11,7 +12,24 @@ import typer
 from src import config, provenance
 from src.errors import UserError, one_line
 from src.files import write_json
-from src.schema import HubBase
+from src.processes import spread
+from src.schema import Base, HubBase, Params
+
+
+def build(params: Params, spec: Base) -> None:
+    if isinstance(spec.model, HubBase):
+        from src.hub import pin as make
+    else:
+        from src.training.pretrain import make
+    key = f"base.{spec.name}.{params.scale}"
+    try:
+        known = make(spec, Path("models/base") / spec.name, params.seed)
+    except UserError as error:
+        raise UserError(f"{config.PARAMS}: {key}: {error}") from None
+    record = provenance.of(spec.model, known)
+    for note in provenance.notes("base", spec.name, record):
+        typer.echo(f"note: {config.PARAMS}: {key}: {note}", err=True)
+    write_json(provenance.path("base", spec.name), record)
 
 
 @one_line
@@ -19,19 +37,9 @@ def main(base: str) -> None:
     params = config.load()
     spec = config.pick(params.base, base, "base")
     if isinstance(spec.model, HubBase):
-        from src.hub import pin as make
+        build(params, spec)
     else:
-        from src.training.pretrain import make
-    folder = Path("models/base") / base
-    key = f"base.{base}.{params.scale}"
-    try:
-        known = make(spec, folder, params.seed)
-    except UserError as error:
-        raise UserError(f"{config.PARAMS}: {key}: {error}") from None
-    record = provenance.of(spec.model, known)
-    for note in provenance.notes("base", base, record):
-        typer.echo(f"note: {config.PARAMS}: {key}: {note}", err=True)
-    write_json(provenance.path("base", base), record)
+        spread(1, partial(build, params, spec))
 
 
 if __name__ == "__main__":

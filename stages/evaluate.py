@@ -1,5 +1,6 @@
 """Predict and measure with a recipe's tuned model: `python -m stages.evaluate RECIPE`."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +11,17 @@ from src.errors import one_line
 from src.files import whole, write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_tuned
+from src.processes import is_first, spread
 from src.records import read_labels
+from src.schema import Params, Recipe
 
 
-@one_line
-def main(recipe: str) -> None:
-    params = config.load()
-    chosen = config.pick(params.recipes, recipe, "recipes")
-    adapter = Path("models/adapters") / recipe
+def predict_and_measure(params: Params, chosen: Recipe) -> None:
+    adapter = Path("models/adapters") / chosen.name
     model = load_tuned(Path("models/base") / chosen.base, adapter, chosen)
     tuned = predict(model, chosen, params.evaluate.batch_size, params.seed)
+    if not is_first():
+        return
     save(tuned, predictions_file(chosen, "tuned"))
 
     base = pd.read_parquet(predictions_file(chosen, "base"))
@@ -27,11 +29,18 @@ def main(recipe: str) -> None:
     measure = metrics.load(chosen.task)
     numbers = measure.summarise(tuned, labels, params.evaluate, params.seed)
     numbers["gain"] = measure.gains(base, tuned, labels, params.evaluate, params.seed)
-    folder = Path("metrics") / recipe
+    folder = Path("metrics") / chosen.name
     for name, table in measure.plots(base, tuned, labels, params.evaluate).items():
         with whole(folder / f"{name}.csv") as beside:
             table.to_csv(beside, index=False)
     write_json(folder / "tuned.json", numbers)
+
+
+@one_line
+def main(recipe: str) -> None:
+    params = config.load()
+    chosen = config.pick(params.recipes, recipe, "recipes")
+    spread(chosen.train.processes, partial(predict_and_measure, params, chosen))
 
 
 if __name__ == "__main__":

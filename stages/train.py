@@ -1,9 +1,12 @@
 """Fine-tune a recipe's adapter: `python -m stages.train RECIPE`."""
 
+from functools import partial
+
 import typer
 
 from src import config
 from src.errors import one_line
+from src.processes import spread
 from src.training.run import run
 
 
@@ -11,7 +14,8 @@ from src.training.run import run
 def main(recipe: str) -> None:
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    run(chosen, params.data[chosen.data], params.evaluate, params.seed)
+    work = partial(run, chosen, params.data[chosen.data], params.evaluate, params.seed)
+    spread(chosen.train.processes, work)
 
 
 if __name__ == "__main__":

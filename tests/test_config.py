@@ -74,6 +74,8 @@ FAULTS = [
     ("data.autism_faces.image_size.full", "224", "'224'"),
     ("train.tiny", None, "must hold keys and values"),
     ("train.tiny.batch_size", 1.5, "1.5"),
+    ("train.tiny.sharding", "ddp", "'ddp'"),
+    ("train.full.processes", 3, "3 processes cannot share gradient_accumulation 4 evenly"),
     ("train.tiny.learning_rate", "1e-4", "'1e-4'"),
     (f"{RECIPE}.tiny", [1], "must hold keys and values"),
     (f"{RECIPE}.lora.targets", "q_proj", "'q_proj'"),
@@ -166,6 +168,23 @@ def test_both_warm_ups_are_refused(params: Path, changes: dict[str, Any], key: s
     with pytest.raises(UserError) as fault:
         config.load(params)
     assert str(fault.value) == f"{params}: {key}: one of warmup_ratio and warmup_steps must be 0"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("optimizer", "paged_adamw_32bit", "sharding needs adamw_torch"),
+        ("answered_each_epoch", 8, "a sharded model cannot answer"),
+    ],
+)
+def test_sharding_refuses_what_it_cannot_do(params: Path, key: str, value: Any, says: str) -> None:
+    able = {"train.tiny.sharding": "fsdp", "train.tiny.optimizer": "adamw_torch"}
+    able |= {"recipes.esnlive_qwen2vl.tiny.answered_each_epoch": 0}
+    put(params, able)
+    assert config.load(params).recipes["esnlive_qwen2vl"].train.sharding == "fsdp"
+    put(params, {f"train.tiny.{key}": value})
+    with pytest.raises(UserError, match=rf"train\.tiny\.{key}: {says}"):
+        config.load(params)
 
 
 def test_either_warm_up_is_fine(params: Path) -> None:

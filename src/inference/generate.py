@@ -18,6 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from src.processes import is_first
 from src.records import Generated
 from src.schema import Generation
 from src.training.collator import Collator, foretell, log_likelihood, pad_right
@@ -25,7 +26,8 @@ from src.training.collator import Collator, foretell, log_likelihood, pad_right
 
 def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]:
     """Consecutive slices of at most `size` records, under a progress bar if they are several."""
-    with tqdm(total=len(records), desc=what, unit="example", disable=len(records) <= size) as bar:
+    hidden = len(records) <= size or not is_first()
+    with tqdm(total=len(records), desc=what, unit="example", disable=hidden) as bar:
         for start in range(0, len(records), size):
             batch = [records[i] for i in range(start, min(start + size, len(records)))]
             yield batch

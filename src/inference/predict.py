@@ -5,15 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from src import metrics
 from src.files import whole
 from src.inference.generate import base_of, classify, generate, score
 from src.models import CLASSIFIER
+from src.processes import gathered, share
 from src.quality import Quality, doubts
-from src.records import MEDIA, read_split
+from src.records import MEDIA, Generated, read_split
 from src.schema import Doubt, Recipe
 from src.training.collator import Collator
 from src.training.load import load_collator
@@ -23,6 +26,8 @@ PROPERTIES = (
     *("kind", "subgroup", "width", "height"),
     *("brightness", "contrast", "sharpness", "faces"),
 )
+
+NUMBERS = ("likelihoods", "tokens", "ended")  # of what was generated, one a record
 
 
 def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int, seed: int) -> pd.DataFrame:
@@ -59,18 +64,53 @@ def answers(
         seed: of answers that are sampled.
     """
     task = collator.task
-    said = generate(model, collator, records, recipe.generation, batch_size, seed)
-    scores = None
-    if task.classifies and hasattr(base_of(model), CLASSIFIER):
-        scores = classify(model, collator, records, batch_size)
-    elif task.choices:
-        scores = score(model, collator, records, task.choices, batch_size)
+    said, scores = _ask_together(model, collator, recipe, records, batch_size, seed)
     frame = task.predictions(rows, said, scores)
     for name in PROPERTIES:
         frame[name] = [row[name] for row in rows]
     frame["correct"] = metrics.load(recipe.task).correct(frame)
     reasons = [[*_of_picture(row, recipe.doubt), *task.doubts(row)] for row in rows]
     return frame.assign(doubt=["; ".join(found) for found in reasons])
+
+
+def _ask_together(
+    model: PreTrainedModel,
+    collator: Collator,
+    recipe: Recipe,
+    records: Sequence[Mapping[str, Any]],
+    batch_size: int,
+    seed: int,
+) -> tuple[Generated, np.ndarray | None]:
+    """Answers and scores of all records, of which each process asks for its share."""
+    mine = share(len(records), batch_size)
+    own = Subset(records, mine) if len(mine) < len(records) else records
+    asked = _ask(model, collator, recipe, own, batch_size, seed) if mine else None
+    parts = [part for part in gathered(asked) if part]
+    if len(parts) == 1:
+        return parts[0]
+    said, scores = zip(*parts, strict=True)
+    joined = Generated(
+        [text for part in said for text in part.texts],
+        *(np.concatenate([getattr(part, n) for part in said]) for n in NUMBERS),
+    )
+    return joined, None if scores[0] is None else np.concatenate(scores)
+
+
+def _ask(
+    model: PreTrainedModel,
+    collator: Collator,
+    recipe: Recipe,
+    records: Sequence[Mapping[str, Any]],
+    batch_size: int,
+    seed: int,
+) -> tuple[Generated, np.ndarray | None]:
+    task = collator.task
+    said = generate(model, collator, records, recipe.generation, batch_size, seed)
+    if task.classifies and hasattr(base_of(model), CLASSIFIER):
+        return said, classify(model, collator, records, batch_size)
+    if task.choices:
+        return said, score(model, collator, records, task.choices, batch_size)
+    return said, None
 
 
 def _of_picture(row: Mapping[str, Any], limits: Doubt | None) -> list[str]:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from src import metrics
+from src.processes import is_first
 from src.records import MEDIA
 from src.schema import Evaluate, Recipe
 from src.training.collator import Collator
@@ -65,6 +66,8 @@ class AnswerEachEpoch(TrainerCallback):
                 self.seed,
             )
             model.train(was_training)
+        if not is_first():
+            return
         measure = metrics.load(self.recipe.task)
         numbers = measure.summarise(frame, self.labels, self.evaluate, self.seed)
         shown = {k: v for k, v in numbers.items() if isinstance(v, int | float)}

@@ -8,15 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import torch
 from peft import PeftModel
 from transformers import set_seed
 
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
+from src.processes import is_first, wait_for_all
 from src.records import read_labels, read_split
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
 from src.training.load import load_collator
+from src.training.shared import whole_weights
 from src.training.trainer import train
 
 # What of a recipe its adapter's answers hang on.
@@ -46,8 +49,12 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
         class_weight=head.weight if head else None,
         callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
     )
+    weights = whole_weights(model) if recipe.train.sharding else None
+    wait_for_all()  # who is slower still reads the checkpoints
+    if not is_first():
+        return
     with whole(Path("models/adapters") / recipe.name) as adapter:
-        save_adapter(model, recipe, labels, data, adapter)
+        save_adapter(model, recipe, labels, data, adapter, weights)
         if recipe.train.select_by == "accuracy":
             copy_improvements(checkpoints, adapter)
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
@@ -55,10 +62,18 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
 
 
 def save_adapter(
-    model: PeftModel, recipe: Recipe, labels: list[str] | None, data: Data, folder: Path
+    model: PeftModel,
+    recipe: Recipe,
+    labels: list[str] | None,
+    data: Data,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write an adapter's weights, and beside them what its answers hang on."""
-    model.save_pretrained(folder)
+    """Write an adapter's weights, and beside them what its answers hang on.
+
+    They are the model's own where they are not given.
+    """
+    model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     known = {"labels": labels, "image_size": data.image_size, "frames": data.frames}
     write_json(folder / RECIPE, known | {"recipe": recipe.model_dump(include=ANSWERING)})
@@ -77,9 +92,10 @@ def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path
     """Where this very run keeps its checkpoints: outside of the workspace that DVC cleans.
 
     Its name holds a digest of parameters, inputs and code, so that a run never goes on from
-    another's checkpoint.
+    another's checkpoint. The number of processes has no part in it: it changes no loss.
     """
-    digest = hashlib.sha256(json.dumps([recipe.model_dump(), seed], sort_keys=True).encode())
+    known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
+    digest = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
     for path in [*sorted(inputs), *sorted(Path("src").rglob("*.py"))]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     root = Path(os.environ.get("DVC_ROOT", "."))

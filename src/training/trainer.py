@@ -23,15 +23,17 @@ from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
+from src.processes import number
 from src.records import MEDIA
 from src.schema import Training
-from src.training.collator import Collator, Foretold, PromptPool, foretell
+from src.training.collator import IGNORED, Collator, Foretold, PromptPool, foretell
+from src.training.shared import EvenShares, accumulation, sharded, sharding
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
 
 
-class AnswerLoss:
+class AnswerLoss(EvenShares):
     """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others.
 
     An evaluation also measures `eval_accuracy`: the share of examples whose answer greedy decoding
@@ -53,9 +55,19 @@ class AnswerLoss:
         if self._right is not None:
             wrong = torch.zeros_like(said.answered)
             wrong[said.answered] = said.logits.argmax(-1) != said.targets
-            self._right.append(~wrong.any(1))
-        loss = answer_loss(said, num_items_in_batch)
+            self._note(~wrong.any(1))
+        loss = self._text_loss(said, num_items_in_batch)
         return (loss, {}) if return_outputs else loss
+
+    def _note(self, right: torch.Tensor) -> None:
+        """Keep which examples of an evaluation were right, those of all processes: (batch,)."""
+        self._right.append(self.accelerator.gather_for_metrics(right))
+
+    def _text_loss(self, said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
+        if self._right is not None or tokens is None:
+            return answer_loss(said, None)
+        # Tokens are those of all processes, over which the gradients are then averaged.
+        return answer_loss(said, tokens) * self.accelerator.num_processes
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """The trainer's own, with the collator of evaluations."""
@@ -67,6 +79,8 @@ class AnswerLoss:
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """The trainer's own, with the accuracy."""
+        # The one of sequence-to-sequence counts what fills up the last batches too.
+        self.gather_function = self.accelerator.gather_for_metrics
         self._right = []
         output = super().evaluation_loop(*args, **kwargs)
         accuracy = torch.cat(self._right).float().mean().item()
@@ -104,19 +118,25 @@ class JointLoss(AnswerLoss):
         said = foretell(model, inputs, classify=True)
         classes = inputs["class_labels"]
         if self._right is not None:
-            self._right.append(said.class_logits.argmax(1) == classes)
-        class_loss = functional.cross_entropy(said.class_logits, classes)
-        if num_items_in_batch is not None:
-            class_loss = class_loss / self.current_gradient_accumulation_steps
-        text_loss = answer_loss(said, num_items_in_batch)
+            self._note(said.class_logits.argmax(1) == classes)
+        class_loss = self._class_loss(said.class_logits, classes)
+        if self._right is None and num_items_in_batch is not None:
+            class_loss = class_loss / self.filled
+        text_loss = self._text_loss(said, num_items_in_batch)
         loss = self.class_weight * class_loss + (1 - self.class_weight) * text_loss
         return (loss, {}) if return_outputs else loss
+
+    @staticmethod
+    def _class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        if (classes == IGNORED).all():
+            return 0 * logits.sum()  # the mean over none is no number
+        return functional.cross_entropy(logits, classes, ignore_index=IGNORED)
 
 
 def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
     """Cross-entropy, summed and divided by `tokens`, or by those of the batch."""
     total = functional.cross_entropy(said.logits, said.targets, reduction="sum")
-    return total / (len(said.targets) if tokens is None else tokens)
+    return total / (max(1, len(said.targets)) if tokens is None else tokens)
 
 
 class AnswerSFTTrainer(AnswerLoss, SFTTrainer):
@@ -234,6 +254,11 @@ def fit(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     last = last_whole_checkpoint(Path(arguments.output_dir))
+    if last and sharded(last) != bool(arguments.fsdp):
+        raise UserError(
+            f"{last}: written {'with' if sharded(last) else 'without'} sharding; go on as it was "
+            f"started, or delete {last.parent} to start anew"
+        )
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state.log_history
 
@@ -257,7 +282,7 @@ def arguments(
         max_steps=training.max_steps or -1,
         per_device_train_batch_size=training.batch_size,
         per_device_eval_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation,
+        gradient_accumulation_steps=accumulation(training, number()),
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
         warmup_steps=training.warmup_steps or training.warmup_ratio,
@@ -283,6 +308,8 @@ def arguments(
         seed=seed,
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # every weight of an adapter has a part in every pass
+        **sharding(training),
     )
 
 

@@ -1,0 +1,150 @@
+"""Several processes that work on one thing: started, told apart, and ended together.
+
+Each has a GPU of its own; where there is none, all share the CPU.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from transformers.utils import logging as transformers_logging
+
+from src import gpus
+from src.errors import UserError
+from src.files import read_json
+
+# Others wait so long for one that downloads or measures.
+PATIENCE = timedelta(hours=12)
+RUN_ID = "vlm-recipes"  # by which a process knows that `spread` started it
+
+
+def spread(count: int, work: Callable[[], None]) -> None:
+    """Do `work` in `count` processes: here if it is one, else in as many that run this command.
+
+    A process that a launcher started (torchrun, accelerate, Slurm) takes part in the run that it
+    was started for, whatever `count` is.
+
+    Raises:
+        UserError: there are fewer GPUs; or what one of the processes raised.
+    """
+    if "RANK" in os.environ:
+        _take_part(work)
+        return
+    visible = torch.cuda.device_count()
+    if 0 < visible < count:
+        raise UserError(
+            f"train.processes is {count} and this machine has {visible} GPUs; lower it, "
+            "or start on several machines with torchrun"
+        )
+    if count == 1 and visible < 2:
+        work()
+    else:
+        _launch(count, gpus.names(visible))
+
+
+def _launch(count: int, visible: list[str]) -> None:
+    """This very command in `count` processes, on GPUs that no other run holds."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    with (
+        gpus.held(count, visible) if visible else nullcontext() as held,
+        tempfile.TemporaryDirectory(prefix="processes-") as logs,
+    ):
+        if held:
+            os.environ[gpus.VISIBLE] = ",".join(held)
+        launched = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=RUN_ID,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs, local_ranks_filter={0}),
+        )
+        logging.disable(logging.ERROR)  # the launcher's own account of a failure
+        try:
+            elastic_launch(launched, sys.executable)(*sys.orig_argv[1:])
+        except ChildFailedError as error:
+            _explain(error, Path(logs))
+        except SignalException as error:
+            sys.exit(128 + error.sigval)
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _explain(failed: ChildFailedError, logs: Path) -> NoReturn:
+    """Raise what a process raised: a UserError before what others said when it was gone."""
+    said = [read_json(file)["message"] for file in sorted(logs.rglob("error.json"))]
+    name = f"{UserError.__name__}: "
+    for message in said:
+        if message["message"].startswith(name):
+            raise UserError(message["message"].removeprefix(name)) from None
+    rank, failure = failed.get_first_failure()
+    if isinstance(failure.message, str):
+        raise UserError(f"process {rank} ended: {failure.message}") from None
+    sys.exit(failure.message["extraInfo"]["py_callstack"])
+
+
+def _take_part(work: Callable[[], None]) -> None:
+    cuda = torch.cuda.is_available()
+    # Gloo beside NCCL for what lies in memory, such as the whole weights of a sharded model.
+    backend = "cuda:nccl,cpu:gloo" if cuda else None
+    state = PartialState(cpu=not cuda, backend=backend, timeout=PATIENCE)
+    if not state.is_main_process:
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    try:
+        work()
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        if os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID:
+            # `spread` says it, once. At once, or it would wait for others who wait for it.
+            os._exit(1)
+        raise
+    state.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process writes files and shows progress; so is one that works alone."""
+    return PartialState().is_main_process
+
+
+def number() -> int:
+    """How many processes work together."""
+    return PartialState().num_processes
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    PartialState().wait_for_everyone()
+
+
+def share(count: int, batch_size: int) -> range:
+    """Which of `count` records are this process's: whole batches, those that one alone would make.
+
+    So what is computed of a record hangs on the same neighbours, however many processes there are.
+    """
+    state = PartialState()
+    batches = -(-count // batch_size)
+    first, last = (
+        batches * (state.process_index + i) // state.num_processes * batch_size for i in (0, 1)
+    )
+    return range(min(first, count), min(last, count))
+
+
+def gathered(part: Any) -> list[Any]:
+    """What each process made, in their order, in every one of them; it must pickle."""
+    return gather_object([part])

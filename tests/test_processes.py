@@ -1,0 +1,63 @@
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from src import processes
+from src.errors import UserError
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize(("count", "batch_size"), [(9, 2), (8, 4), (5, 8), (100, 7)])
+def test_each_record_is_asked_once_in_the_batches_of_one_process(
+    monkeypatch, world, count, batch_size
+):
+    shares = []
+    for index in range(world):
+        state = SimpleNamespace(process_index=index, num_processes=world)
+        monkeypatch.setattr(processes, "PartialState", lambda state=state: state)
+        shares.append(processes.share(count, batch_size))
+    assert [i for share in shares for i in share] == list(range(count))
+    assert all(share.start % batch_size == 0 for share in shares if share)
+    batches = [-(-len(share) // batch_size) for share in shares]
+    assert max(batches) - min(batches) <= 1
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="processes is 3 and this machine has 2 GPUs"):
+        processes.spread(3, lambda: None)
+
+
+SCRIPT = """
+import os, torch
+from src import processes
+from src.errors import one_line
+torch.cuda.device_count = lambda: 2
+def work():
+    print("seen", os.environ["CUDA_VISIBLE_DEVICES"], processes.number())
+    if os.environ.get("FAULT"):
+        raise RuntimeError("a fault of ours")
+one_line(processes.spread)(1, work)
+"""
+
+
+@pytest.mark.slow
+def test_of_several_gpus_a_run_alone_sees_as_many_as_it_needs(tmp_path):
+    """Or the trainer would take them all, and so would the run beside it."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "CUDA_VISIBLE_DEVICES")}
+    env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "seen 0 1" in done.stdout
+    env |= {"FAULT": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("RuntimeError: a fault of ours")

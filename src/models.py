@@ -54,13 +54,14 @@ def load_config(base: Path) -> PreTrainedConfig:
     return _load(base, AutoConfig)
 
 
-def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
+def load_base(base: Path, recipe: Recipe, classes: int = 0, vision: bool = True) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one.
 
     Args:
         base: the folder that the build stage wrote.
         recipe: says how it is quantized and in what it computes.
         classes: of an untrained second head in fp32; 0: it has none.
+        vision: False: without its vision side; it reads features where others read pixels.
 
     Raises:
         UserError: the base is not there, or cannot compute in the recipe's precision.
@@ -79,6 +80,8 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
             bring_weights(manifest)
     if classes:
         config.num_labels = classes
+    if not vision:
+        family.without_vision(config)
     model = _load(
         base,
         family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText,
@@ -90,6 +93,8 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0) -> PreTrainedModel:
     )
     if classes:
         model.classifier.float()
+    if not vision:
+        family.read_features(model)
     keep_differentiable(model)
     model.requires_grad_(False)
     return model.eval()
@@ -187,13 +192,14 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     return get_peft_model(model, lora_config(lora, targets, hasattr(model, CLASSIFIER)))
 
 
-def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
+def load_tuned(base: Path, adapter: str | Path, recipe: Recipe, vision: bool = True) -> PeftModel:
     """The base with a trained adapter on it, in eval mode.
 
     Args:
         base: the folder that the build stage wrote.
         adapter: a folder, or the id of a repository of the Hub.
         recipe: says how the base is quantized.
+        vision: as `load_base` takes it.
 
     Raises:
         UserError: there is no such adapter, or it was trained on another base.
@@ -205,7 +211,7 @@ def load_tuned(base: Path, adapter: str | Path, recipe: Recipe) -> PeftModel:
         why = str(error).partition("\n")[0]
         raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
     head = [weight for name, weight in weights.items() if name.endswith(f"{CLASSIFIER}.bias")]
-    model = load_base(base, recipe, classes=len(head[0]) if head else 0)
+    model = load_base(base, recipe, len(head[0]) if head else 0, vision)
     try:
         # PEFT's own loading only warns of weights that find no place.
         tuned = get_peft_model(model, config)

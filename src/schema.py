@@ -360,6 +360,7 @@ class Recipe(Strict):
     classifier: Classifier | None
     quantization: Quantization
     precision: Literal["fp32", "bf16", "fp16"]
+    vision_features: Literal["cached", "live"]
     lora: Lora
     train: Training
 

@@ -7,6 +7,7 @@ import typer
 
 from src import config, metrics
 from src.errors import one_line
+from src.features import opened
 from src.files import write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_base
@@ -16,8 +17,10 @@ from src.schema import Params, Recipe
 
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
-    model = load_base(Path("models/base") / chosen.base, chosen)
-    frame = predict(model, chosen, params.evaluate.batch_size, params.seed)
+    features = opened(Path("data/features") / chosen.name)
+    base = Path("models/base") / chosen.base
+    model = load_base(base, chosen, vision=features is None)
+    frame = predict(model, chosen, params.evaluate.batch_size, params.seed, features)
     if not is_first():
         return
     save(frame, predictions_file(chosen, "base"))

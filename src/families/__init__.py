@@ -15,6 +15,12 @@ A module of this package defines
 - `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision
   tower, the module in it that Grad-CAM reads, and that module's output as maps.
 
+Where features of its frozen vision side may be kept for all epochs and runs, it also defines
+- `features(model, inputs)`: what the language model reads of each picture or video of a batch,
+  (batch, tokens, width);
+- `without_vision(config)`: the configuration without what computes them;
+- `read_features(model)`: from then on, the features stand in the inputs where pixels stood.
+
 Where the family reads videos, `pixels` lays each out as a film strip of steps, which is what the
 tower reads at once, and the functions that read it take the number of `steps` as a last argument.
 

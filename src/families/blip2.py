@@ -1,6 +1,7 @@
 """BLIP-2 (https://arxiv.org/abs/2301.12597) with OPT or FLAN-T5 as its language model."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from transformers import (
     ProcessorMixin,
     T5Config,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from src.errors import UserError
 from src.families import common
@@ -26,6 +28,12 @@ from src.schema import BuiltBase
 
 # transformers keeps them so beside fp16 alone; in bf16 too the published weights lose nothing.
 Blip2ForConditionalGeneration._keep_in_fp32_modules_strict = ["query_tokens", "qformer"]
+
+# What a model without its vision side does not miss.
+Blip2ForConditionalGeneration._keys_to_ignore_on_load_unexpected = [
+    r"vision_model\.encoder\.layers\.",
+    r"qformer\.encoder\.layer\.",
+]
 
 UNQUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
 # Activations of its language models pass the range of fp16.
@@ -87,6 +95,30 @@ def _decoder_logits(
 def vision(model: PreTrainedModel) -> nn.Module:
     """The vision tower."""
     return model.vision_model
+
+
+@torch.inference_mode()
+def features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the projection makes of the Q-Former's queries: (batch, queries, width)."""
+    return model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+
+
+def without_vision(config: Blip2Config) -> None:
+    """Leave the blocks of the tower and of the Q-Former away."""
+    config.vision_config.num_hidden_layers = config.qformer_config.num_hidden_layers = 0
+
+
+def read_features(model: PreTrainedModel) -> None:
+    """Take features of (batch, queries, width) for pixels."""
+
+    def see(pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(last_hidden_state=pixel_values)
+
+    def query(*, encoder_hidden_states: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(last_hidden_state=encoder_hidden_states)
+
+    model.vision_model, model.qformer = common.Given(see), common.Given(query)
+    model.language_projection = nn.Identity()
 
 
 def cam_layer(model: PreTrainedModel) -> nn.Module:

@@ -24,12 +24,15 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
 from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
+
+# What a model without its tower does not miss.
+Qwen2VLForConditionalGeneration._keys_to_ignore_on_load_unexpected = [r"visual\.blocks\."]
 
 # A 4-bit vision tower is a known cause of nonsense answers.
 UNQUANTIZED = ["model.visual", "lm_head", "classifier"]
@@ -137,6 +140,35 @@ def positions_after(
 def vision(model: PreTrainedModel) -> nn.Module:
     """The vision tower."""
     return model.model.visual
+
+
+@torch.inference_mode()
+def features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the language model reads of each picture or video: (batch, tokens, width)."""
+    if "pixel_values_videos" in inputs:
+        read = model.model.get_video_features(
+            inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
+        )
+    else:
+        read = model.model.get_image_features(
+            inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
+        )
+    return torch.stack(read.pooler_output)
+
+
+def without_vision(config: Qwen2VLConfig) -> None:
+    """Leave its blocks away, in which all but some hundredths of the tower lie."""
+    config.vision_config.depth = 0
+
+
+def read_features(model: PreTrainedModel) -> None:
+    """Take features of (batch, tokens, width) for pixels."""
+
+    def give(features: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=features.flatten(0, 1))
+
+    merged = vision(model).spatial_merge_size
+    model.model.visual = common.Given(give, dtype=model.dtype, spatial_merge_size=merged)
 
 
 def cam_layer(model: PreTrainedModel) -> nn.Module:

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from src import metrics
+from src.features import Features, shown
 from src.files import whole
 from src.inference.generate import base_of, classify, generate, score
 from src.models import CLASSIFIER
@@ -30,14 +31,21 @@ PROPERTIES = (
 NUMBERS = ("likelihoods", "tokens", "ended")  # of what was generated, one a record
 
 
-def predict(model: PreTrainedModel, recipe: Recipe, batch_size: int, seed: int) -> pd.DataFrame:
+def predict(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    batch_size: int,
+    seed: int,
+    features: Features | None = None,
+) -> pd.DataFrame:
     """One row an example of the test split; the columns are those of `answers`.
 
     The batch size changes no prediction.
     """
-    records = read_split(Path("data/prepared") / recipe.data / "test.parquet")
-    rows = list(records.remove_columns(MEDIA))
-    collator = load_collator(recipe, answers=False)
+    test = read_split(Path("data/prepared") / recipe.data / "test.parquet")
+    rows = list(test.remove_columns(MEDIA))
+    collator = load_collator(recipe, answers=False, features=features)
+    records = shown(test, features, "test")
     return answers(model, collator, recipe, records, rows, batch_size, seed)
 
 

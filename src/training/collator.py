@@ -1,8 +1,10 @@
 """Records into a batch of model inputs."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
+
+from src.features import ROW, Features
 
 IGNORED = -100
 
@@ -49,7 +54,10 @@ class Collator:
         answers: bool,
         encoder_decoder: bool = False,
         pool: PromptPool | None = None,
+        features: Features | None = None,
     ) -> None:
+        self.tokenized = Tokenized(processor, features) if features else None
+        self.features = features
         self.pool = pool
         self.processor = processor
         self.encoder_decoder = encoder_decoder
@@ -98,27 +106,100 @@ class Collator:
 
     def prompts(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Inputs without answers, whatever the collator is for."""
+        texts = [self.prompt(record) for record in records]
+        side = "right" if self.encoder_decoder else "left"
+        if self.tokenized:
+            return self.tokenized.batch(texts, [record[ROW] for record in records], side)
         batch = self.processor(
-            text=[self.prompt(record) for record in records],
-            padding=True,
-            padding_side="right" if self.encoder_decoder else "left",
-            return_tensors="pt",
-            **self._media(records),
+            text=texts, padding=True, padding_side=side, return_tensors="pt", **self._media(records)
         )
         return dict(batch)
 
-    def prompt(self, record: Mapping[str, Any]) -> str:
-        """The text of a record's prompt, with one placeholder for its picture or video."""
-        medium = ["video"] if record.get("video") else []
-        task = self.pool(record) if self.pool else self.task
-        return self.family.render(self.processor, task.system, task.question(record), *medium)
+    def prompt(self, record: Mapping[str, Any], task: Any = None, medium: str | None = None) -> str:
+        """The text of a record's prompt, with one placeholder for its picture or video.
+
+        It asks what a `task` asks, or what the collator would; a record that has lost its picture
+        or video needs the `medium`.
+        """
+        task = task or (self.pool(record) if self.pool else self.task)
+        of_medium = ["video"] if (medium or self.medium(record)) == "video" else []
+        return self.family.render(self.processor, task.system, task.question(record), *of_medium)
+
+    def medium(self, record: Mapping[str, Any]) -> str:
+        """What a record shows: `image` or `video`."""
+        if self.features:
+            return self.features.medium
+        return "video" if record.get("video") else "image"
 
     def _media(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        if not records[0].get("video"):
-            return {"images": [record["image"] for record in records]}
-        # In [0, 1] and of the right size already: neither is done a second time.
-        videos = [as_tensor(record["video"]) for record in records]
-        return {"videos": videos, "do_rescale": False, "do_resize": False}
+        medium = self.medium(records[0])
+        return media(medium, [record[medium] for record in records])
+
+
+def media(medium: str, shown: Sequence[Any]) -> dict[str, Any]:
+    """Pictures, or videos as lists of frames, as a processor takes them."""
+    if medium == "image":
+        return {"images": list(shown)}
+    # In [0, 1] and of the right size already: neither is done a second time.
+    return {"videos": list(map(as_tensor, shown)), "do_rescale": False, "do_resize": False}
+
+
+class Tokenized:
+    """Prompts as the processor makes them, each text once and without a picture.
+
+    All media of a data set have one size, so that all stand as so many tokens in a prompt: where
+    the text has its placeholder, or in front where it has none.
+    """
+
+    def __init__(self, processor: ProcessorMixin, features: Features) -> None:
+        self.tokenizer = processor.tokenizer
+        self.features = features
+        self.processor = processor
+        self._known: dict[str, np.ndarray] = {}
+        self._placeholder: int | None = None
+
+    def ids(self, text: str) -> np.ndarray:
+        """Token ids of a prompt: (sequence,)."""
+        if text not in self._known:
+            if self._placeholder is None:
+                self._learn(text)
+            own = np.array(self.tokenizer(text)["input_ids"], dtype=np.int32)
+            places = np.flatnonzero(own == self._placeholder)
+            before, after = np.split(own, places[:1] if len(places) else [0])
+            seen = np.full(self._count, self._placeholder, dtype=np.int32)
+            self._known[text] = np.concatenate([before, seen, after[len(places[:1]) :]])
+        return self._known[text]
+
+    def _learn(self, text: str) -> None:
+        """What the processor makes of one prompt with a blank picture or video."""
+        medium, side = self.features.medium, self.features.size
+        blank = Image.new("RGB", (side, side))
+        shown = [blank] * self.features.frames if self.features.frames else blank
+        made = dict(self.processor(text=[text], return_tensors="pt", **media(medium, [shown])))
+        pixels = "pixel_values" if medium == "image" else "pixel_values_videos"
+        del made[pixels]
+        self._pixels = pixels
+        ids = made.pop("input_ids")[0]
+        del made["attention_mask"]
+        extra = Counter(ids.tolist()) - Counter(self.tokenizer(text)["input_ids"])
+        (self._placeholder,) = extra
+        self._count = int((ids == self._placeholder).sum())
+        types = made.pop("mm_token_type_ids", None)
+        self._type = None if types is None else int(types[0][ids == self._placeholder][0])
+        self._of_each = made  # such as the grid of a picture: (1, ...)
+
+    def batch(self, texts: Sequence[str], rows: Sequence[int], side: str) -> dict[str, Any]:
+        """The processor's inputs, padded on one side, with features where it has pixels."""
+        ids = [torch.from_numpy(self.ids(text)).long() for text in texts]
+        padded = partial(pad_sequence, batch_first=True, padding_side=side)
+        tokens = padded(ids, padding_value=self.tokenizer.pad_token_id)
+        real = padded([torch.ones_like(row) for row in ids])
+        batch = {"input_ids": tokens, "attention_mask": real}
+        if self._type is not None:
+            batch["mm_token_type_ids"] = (tokens == self._placeholder).int() * self._type
+        for name, value in self._of_each.items():
+            batch[name] = value.repeat_interleave(len(texts), 0)
+        return batch | {self._pixels: self.features.of(rows)}
 
 
 def as_tensor(frames: Sequence[Image.Image]) -> torch.Tensor:

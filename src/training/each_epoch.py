@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from src import metrics
+from src.features import Features
 from src.processes import is_first
 from src.records import MEDIA
 from src.schema import Evaluate, Recipe
@@ -84,12 +85,14 @@ def answered_each_epoch(
     labels: list[str] | None,
     evaluate: Evaluate,
     seed: int,
+    features: Features | None = None,
 ) -> list[TrainerCallback]:
     """The callback of a recipe that asks for it, over the first of its validation examples."""
     count = min(recipe.train.answered_each_epoch, len(validation_set))
     if not count:
         return []
-    collator, examples = load_collator(recipe, answers=False), validation_set.select(range(count))
+    collator = load_collator(recipe, answers=False, features=features)
+    examples = validation_set.select(range(count))
     return [AnswerEachEpoch(recipe, collator, examples, labels, evaluate, seed)]
 
 

@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
+from src.features import opened, shown
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
@@ -31,23 +32,26 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     seed = seed if recipe.train.seed is None else recipe.train.seed
     base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [prepared / "train.parquet", prepared / "validation.parquet"]
-    base_files = [path for path in base.rglob("*") if path.is_file()]
-    checkpoints = checkpoint_folder(recipe, seed, [*splits, *base_files])
+    stored = Path("data/features") / recipe.name
+    files = [path for folder in (base, stored) for path in folder.rglob("*") if path.is_file()]
+    checkpoints = checkpoint_folder(recipe, seed, [*splits, *files])
     set_seed(seed)
     labels, head = read_labels(recipe.data), recipe.classifier
-    model = add_lora(load_base(base, recipe, len(labels) if head else 0), recipe.lora)
-    train_set, validation_set = map(read_split, splits)
+    features = opened(stored)
+    model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
+    model = add_lora(model, recipe.lora)
+    train_set, validation_set = (shown(read_split(path), features, path.stem) for path in splits)
     log = train(
         model,
-        load_collator(recipe, answers=True, pool_seed=seed),
+        load_collator(recipe, answers=True, pool_seed=seed, features=features),
         train_set,
         validation_set,
         recipe.train,
         checkpoints,
         seed,
-        eval_collator=load_collator(recipe, answers=True),
+        eval_collator=load_collator(recipe, answers=True, features=features),
         class_weight=head.weight if head else None,
-        callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed),
+        callbacks=answered_each_epoch(recipe, validation_set, labels, evaluate, seed, features),
     )
     weights = whole_weights(model) if recipe.train.sharding else None
     wait_for_all()  # who is slower still reads the checkpoints

@@ -216,7 +216,7 @@ def train(
         The log: entries with `step` and `loss` (training) or `eval_loss` (validation).
     """
     check_lengths(collator, train_set, training.max_length, "train")
-    check_lengths(collator, validation_set, training.max_length, "validation")
+    check_lengths(eval_collator or collator, validation_set, training.max_length, "validation")
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
         language_model(model).activation_checkpointing_enable({"use_reentrant": False})
@@ -322,24 +322,26 @@ def check_lengths(collator: Collator, records: Dataset, longest: int, split: str
         UserError: names the record and the length that it needs.
     """
     first = records[0]
-    medium = "video" if first.get("video") else "picture"
-    of_medium = ["video"] if medium == "video" else []
+    medium = collator.medium(first)
+    shown = "video" if medium == "video" else "picture"
     tasks = collator.pool.tasks if collator.pool else [collator.task]
-
-    def prompt_tokens(record: Mapping[str, Any], task: Any) -> int:
-        family, processor = collator.family, collator.processor
-        prompt = family.render(processor, task.system, task.question(record), *of_medium)
-        return len(collator.tokenizer(prompt)["input_ids"])
-
     # prepare makes every picture or video of a data set the same size: all have as many tokens.
     whole = collator.prompts([first])["input_ids"].shape[1]
     visual = whole - len(collator.tokenizer(collator.prompt(first))["input_ids"])
+
+    def prompt_tokens(record: Mapping[str, Any], task: Any) -> int:
+        prompt = collator.prompt(record, task, medium)
+        if collator.tokenized:
+            # Kept, so that no epoch and none of its workers does it again.
+            return len(collator.tokenized.ids(prompt))
+        return visual + len(collator.tokenizer(prompt)["input_ids"])
+
     for record in records.select_columns([c for c in records.column_names if c not in MEDIA]):
         answer = collator.answer_ids(collator.task.answer(record))
-        needed = visual + max(prompt_tokens(record, task) for task in tasks) + len(answer)
+        needed = max(prompt_tokens(record, task) for task in tasks) + len(answer)
         if needed > longest:
             raise UserError(
-                f"{split} record {record['id']}: prompt, {medium} and answer are {needed} tokens "
+                f"{split} record {record['id']}: prompt, {shown} and answer are {needed} tokens "
                 f"and train.max_length is {longest}; raise it to {needed} or shorten the prompt"
             )
 

@@ -1,0 +1,268 @@
+"""Features that are kept are those that the tower would compute, and all that follows is the same."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from src import models, tasks
+from src.errors import UserError
+from src.features import ROW, Features, opened, shown
+from src.inference import encode
+from src.inference.generate import generate, score, to_device
+from src.records import Record, SplitWriter, read_split
+from src.training import trainer
+from src.training.collator import foretell
+from src.training.load import collator_of
+from tests.conftest import LABELS
+
+QUALITY = {"width": 56, "height": 56, "brightness": 0.5, "contrast": 0.2, "sharpness": 0.3}
+
+
+def png(image) -> bytes:
+    stored = io.BytesIO()
+    image.save(stored, "PNG")
+    return stored.getvalue()
+
+
+def write_splits(folder: Path, shows: list[tuple[bytes, ...]], **more) -> None:
+    """Of twelve: six of training, three each of validation and test."""
+    folder.mkdir(parents=True)
+    for split, part in (("train", slice(6)), ("validation", slice(6, 9)), ("test", slice(9, 12))):
+        with SplitWriter(folder / f"{split}.parquet") as writer:
+            for i, frames in list(enumerate(shows))[part]:
+                own = {name: values[i] for name, values in more.items()}
+                writer.write(Record(f"{i}.png", frames, f"g{i}", faces=1, **QUALITY, **own))
+
+
+def workspace(folder: Path, base: Path, recipe, shows: list[tuple[bytes, ...]], **more) -> Path:
+    write_splits(folder / "data/prepared" / recipe.data, shows, **more)
+    (folder / "models/base").mkdir(parents=True)
+    (folder / "models/base" / recipe.base).symlink_to(base)
+    return folder / "data/features" / recipe.name
+
+
+def encoded(folder: Path, base: Path, recipe, shows, **more) -> Features:
+    place = workspace(folder, base, recipe, shows, **more)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        encode.run(recipe, place)
+    finally:
+        os.chdir(before)
+    return opened(place)
+
+
+@pytest.fixture(scope="module")
+def keeping(architecture):
+    if not hasattr(architecture.family, "features"):
+        pytest.skip("its features are not kept")
+    return architecture
+
+
+@pytest.fixture(scope="module")
+def store(keeping, faces, tmp_path_factory) -> Features:
+    recipe = keeping.recipe.model_copy(update={"vision_features": "cached"})
+    shows = [(png(face["image"]),) for face in faces]
+    return encoded(tmp_path_factory.mktemp("kept"), keeping.base, recipe, shows)
+
+
+@pytest.fixture(scope="module")
+def video_store(base, params, faces, tmp_path_factory) -> Features:
+    frames = [png(face["image"]) for face in faces]
+    clips = [tuple(frames[i:] + frames[:i])[:4] for i in range(12)]
+    folder = tmp_path_factory.mktemp("videos")
+    return encoded(folder, base, params.recipes["video_qwen2vl"], clips)
+
+
+def both(records: list[dict], first_row: int) -> list[dict]:
+    """The records with a picture, and those with a row in its place."""
+    rows = [{k: v for k, v in r.items() if k not in ("image", "video")} for r in records]
+    return [row | {ROW: first_row + i} for i, row in enumerate(rows)]
+
+
+class TestBatches:
+    def test_prompts_of_kept_features_are_the_processors_own(
+        self, keeping, store, faces, questions
+    ):
+        live = keeping.collator(questions, answers=True)
+        kept = collator_of(keeping.base, keeping.recipe, questions, True, features=store)
+        expected, found = live(faces[:6]), kept(both(faces[:6], 0))
+        assert expected.keys() == found.keys()
+        assert len(set(found["attention_mask"].sum(1).tolist())) > 1, "lengths differ"
+        for name in expected.keys() - {"pixel_values"}:
+            assert torch.equal(expected[name], found[name]), name
+            assert expected[name].dtype == found[name].dtype, name
+
+    def test_those_of_videos_are_too(self, base, params, video_store, faces):
+        recipe = params.recipes["video_qwen2vl"]
+        task = tasks.load(recipe, None)
+        clips = [
+            face | {"video": [f["image"] for f in faces[i:] + faces[:i]][:4], "answers": ["still"]}
+            for i, face in enumerate(faces[:3])
+        ]
+        expected = collator_of(base, recipe, task, True)(clips)
+        found = collator_of(base, recipe, task, True, features=video_store)(both(clips, 0))
+        assert expected.keys() == found.keys()
+        for name in expected.keys() - {"pixel_values_videos"}:
+            assert torch.equal(expected[name], found[name]), name
+        model = models.load_base(base, recipe)
+        alone = models.load_base(base, recipe, vision=False)
+        with torch.inference_mode():
+            logits = model(**{k: v for k, v in expected.items() if k != "labels"}).logits
+            same = alone(**{k: v for k, v in found.items() if k != "labels"}).logits
+        torch.testing.assert_close(logits, same, rtol=0, atol=1e-5)
+
+
+class TestModels:
+    @pytest.fixture(scope="class")
+    def pair(self, keeping):
+        """A tuned model with its tower, and the same without."""
+        whole = keeping.tuned()
+        torch.manual_seed(0)
+        base = models.load_base(keeping.base, keeping.recipe, vision=False)
+        alone = models.add_lora(base, keeping.recipe.lora)
+        trained = {k: v for k, v in whole.state_dict().items() if "lora_" in k}
+        alone.load_state_dict(trained, strict=False)
+        return whole.eval(), alone.eval()
+
+    @pytest.fixture(scope="class")
+    def collators(self, keeping, store, questions):
+        kept = collator_of(keeping.base, keeping.recipe, questions, True, features=store)
+        return keeping.collator(questions, answers=True), kept
+
+    def test_the_tower_is_not_loaded(self, pair):
+        whole, alone = (
+            sum(p.numel() for n, p in model.named_parameters() if "language_model" not in n)
+            for model in pair
+        )
+        left = {n for n, p in pair[1].named_parameters() if "vision" in n or "visual" in n}
+        assert not left
+        assert alone < whole
+
+    def test_losses_and_gradients_are_those_of_the_live_tower(self, pair, collators, faces):
+        said = [
+            foretell(model, to_device(collator(records), model))
+            for model, collator, records in zip(
+                pair, collators, (faces[:6], both(faces[:6], 0)), strict=True
+            )
+        ]
+        losses = [trainer.answer_loss(each, None) for each in said]
+        assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)
+        for model, loss in zip(pair, losses, strict=True):
+            model.zero_grad()
+            loss.backward()
+        found = {n: p.grad for n, p in pair[1].named_parameters() if p.grad is not None}
+        assert found
+        for name, parameter in pair[0].named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("beams", [1, 3])
+    def test_what_is_written_is_the_same(self, pair, collators, keeping, faces, beams):
+        generation = keeping.recipe.generation.model_copy(
+            update={"num_beams": beams, "max_new_tokens": 6}
+        )
+        live, kept = (
+            generate(model, collator, records, generation, 5)
+            for model, collator, records in zip(
+                pair, collators, (faces, both(faces, 0)), strict=True
+            )
+        )
+        assert live.texts == kept.texts
+        assert live.likelihoods == pytest.approx(kept.likelihoods, abs=1e-4)
+
+    def test_scores_of_labels_are_the_same(self, pair, collators, faces):
+        live, kept = (
+            score(model, collator, records, LABELS, 5)
+            for model, collator, records in zip(
+                pair, collators, (faces, both(faces, 0)), strict=True
+            )
+        )
+        assert live == pytest.approx(kept, abs=1e-4)
+
+
+def test_training_on_kept_features_leaves_the_same_adapter(
+    keeping, store, faces, questions, tmp_path
+):
+    from datasets import Dataset, Image
+
+    settings = keeping.recipe.train.model_copy(
+        update={"epochs": 2.0, "batch_size": 3, "evaluations": 2, "answered_each_epoch": 0}
+    )
+    lora = keeping.recipe.lora.model_copy(update={"dropout": 0.1})
+    records = [{k: face[k] for k in ("id", "image", "label")} for face in faces]
+    pictures = Dataset.from_list(records).cast_column("image", Image())
+    rows = pictures.remove_columns("image").add_column(ROW, list(range(12)))
+    weights, logs = [], []
+    for features, data in ((None, pictures), (store, rows)):
+        torch.manual_seed(1)
+        base = models.load_base(keeping.base, keeping.recipe, vision=features is None)
+        torch.manual_seed(2)
+        model = models.add_lora(base, lora)
+        collator = collator_of(keeping.base, keeping.recipe, questions, True, features=features)
+        folder = tmp_path / str(len(weights))
+        logs.append(trainer.train(model, collator, data, data, settings, folder, 3))
+        weights.append({n: p for n, p in model.named_parameters() if p.requires_grad})
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-4)
+
+
+class TestStore:
+    def test_equal_pictures_are_kept_once_and_the_same_data_give_the_same_bytes(
+        self, base, recipe, faces, tmp_path
+    ):
+        shows = [(png(faces[i // 2]["image"]),) for i in range(12)]
+        stores = [encoded(tmp_path / n, base, recipe, shows) for n in "ab"]
+        assert stores[0].splits == {
+            "train": [0, 0, 1, 1, 2, 2],
+            "validation": [3, 3, 4],
+            "test": [4, 5, 5],
+        }
+        assert sum(len(block) for block in stores[0].blocks) == 6
+        for name in ("features.arrow", "features.json"):
+            found = [tmp_path / n / "data/features" / recipe.name / name for n in "ab"]
+            assert found[0].read_bytes() == found[1].read_bytes()
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_they_are_kept_as_the_model_computes_them(
+        self, base, recipe, faces, tmp_path, precision
+    ):
+        recipe = recipe.model_copy(update={"precision": precision})
+        shows = [(png(face["image"]),) for face in faces]
+        store = encoded(tmp_path, base, recipe, shows)
+        assert store.dtype == models.DTYPES[precision]
+        assert store.of([3, 3, 0]).shape == (3, *store.shape)
+        assert torch.equal(*store.of([3, 3]))
+        split = shown(
+            read_split(tmp_path / "data/prepared" / recipe.data / "test.parquet"), store, "test"
+        )
+        assert split[ROW] == [9, 10, 11]
+        assert not {"image", "video"} & set(split.column_names)
+
+    def test_a_recipe_that_reads_pixels_keeps_nothing(self, recipe, tmp_path):
+        encode.run(recipe.model_copy(update={"vision_features": "live"}), tmp_path / "x")
+        assert opened(tmp_path / "x") is None
+
+    def test_a_family_that_gains_nothing_is_refused(self, params, tmp_path):
+        recipe = params.recipes["emotion_llava"].model_copy(update={"vision_features": "cached"})
+        with pytest.raises(UserError, match=r"emotion_llava\.vision_features: cached: .* set live"):
+            encode.run(recipe, tmp_path / "x")
+
+    def test_what_is_not_there_names_the_stage_that_makes_it(self, tmp_path):
+        with pytest.raises(UserError, match="dvc repro encode@some"):
+            opened(tmp_path / "some")
+
+    def test_a_disk_without_room_ends_before_anything_is_written(
+        self, base, recipe, faces, tmp_path, monkeypatch
+    ):
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        with pytest.raises(UserError, match=r"needs .* set recipes\.emotion_qwen2vl"):
+            encoded(tmp_path, base, recipe, [(png(face["image"]),) for face in faces])
+        assert not (tmp_path / "data/features/emotion_qwen2vl").exists()

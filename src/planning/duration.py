@@ -4,8 +4,8 @@ A pass of a model of P weights in matrices over T tokens is 2 P T floating-point
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1), and its attention 4 T^2 d a layer. Of a
 frozen model the backward pass computes gradients of activations alone, which is as much again, and
 not twice as much; only the adapter's own weights have a gradient as well, and checkpointing adds a
-second forward pass. The head reads the answer's tokens, the
-vision tower goes forward alone. An encoder-decoder's halves read a prompt and an answer each.
+second forward pass. The head reads the answer's tokens, the vision tower goes forward alone, and
+once where its features are kept. An encoder-decoder's halves read a prompt and an answer each.
 
 The time of a pass is the longest of three: its operations at SHARE of CARD's matrix rate; bringing
 every weight from memory at its bandwidth, which for 4-bit is to read half a byte, to write and to
@@ -78,7 +78,8 @@ class Work:
     text: float  # operations of the language model, a prompt with its answer
     adapter: float  # of the gradient of the adapter's weights
     head: float  # of the output head over the answer
-    tower: float  # of the vision tower
+    tower: float  # of the vision tower; 0: its features are kept
+    features: float  # of the vision tower, once, where its features are kept
     token: float  # of one more token of an answer
     layers: int  # of the whole model, for LAUNCH
     moved: int  # bytes that a pass over the language model moves for its weights
@@ -102,11 +103,13 @@ def work(made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, length
     attended = lengths.prompt**2 + lengths.answer * tokens if encoder else tokens**2
     attention = 4 * attended * text.hidden_size * text.num_hidden_layers
     a_weight = 0.5 + 2 + 2 if recipe.quantization.bits == 4 else 2
+    seen, kept = 2 * tower * lengths.patches, recipe.vision_features == "cached"
     return Work(
         text=read + adapting + attention,
         adapter=adapting,
         head=2 * head * lengths.answer,
-        tower=2 * tower * lengths.patches,
+        tower=0 if kept else seen,
+        features=seen if kept else 0,
         token=2 * (decoder + head),
         layers=depth,
         moved=round((encoder + decoder) * a_weight),
@@ -139,6 +142,11 @@ def training_seconds(one: Work, training: Training, examples: int, steps: int) -
     busy = seen * training_operations(one, training.gradient_checkpointing) / (SHARE * CARD.rate)
     moving = batches * passes * one.moved / CARD.bandwidth
     return max(busy, moving, batches * passes * one.layers * LAUNCH)
+
+
+def encoding_seconds(one: Work, examples: int) -> float:
+    """The vision tower over every example, where its features are kept; 0 where not."""
+    return examples * one.features / (SHARE * CARD.rate)
 
 
 def reading_seconds(one: Work, examples: int, batch: int) -> float:

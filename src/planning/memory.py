@@ -24,7 +24,8 @@ is to hold both.
 
 Both have OVERHEAD and SLACK on top. The vision tower's pass is over before a peak, in training and
 in answering, and its memory is used again. `explain`, whose gradients go through the tower, is not
-planned here.
+planned here. A tower whose features are kept is counted among the weights all the same, since
+`encode` and `explain` load it.
 """
 
 from dataclasses import dataclass

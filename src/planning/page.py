@@ -100,7 +100,11 @@ def _time(plan: Plan, splits: duration.Splits, steps: int) -> str:
     asking = duration.answering_seconds(one, recipe, long, asked, plan.batch) * train.epochs
     validating = train.evaluations * reading + asking
     twice = 2 * duration.answering_seconds(one, recipe, long, splits.test, plan.batch)
-    parts = {"training": training, "validation": validating, "base and tuned answers": twice}
+    parts = {}
+    if one.features:
+        examples = splits.train + splits.validation + splits.test
+        parts["features"] = duration.encoding_seconds(one, examples)
+    parts |= {"training": training, "validation": validating, "base and tuned answers": twice}
     named = ", ".join(f"{name} {_hours(seconds)}" for name, seconds in parts.items())
     assumed = f"{SHARE:.0%} of the {CARD.rate / 1e12:.0f} TFLOP/s of an {CARD.name}"
     return f"{_hours(sum(parts.values()))} at {assumed}, not measured: {named}"

@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from src import config
 from src.files import read_json
+from src.models import DTYPES
 from src.planning import duration, memory, published
 from src.planning.activations import saved
 from src.planning.lengths import Lengths, lengths
@@ -36,6 +37,7 @@ class Needs:
     lengths: Lengths
     training: memory.Memory
     answering: memory.Memory
+    feature_bytes: int  # of a picture or video, where its features are kept
 
     @property
     def peak(self) -> int:
@@ -69,8 +71,9 @@ class Plan:
             examples = sum(vars(self.splits).values())
             pictures = min(self.data.limit or examples, examples)
         prepared = pictures * frames * side**2 * PIXEL
+        features = pictures * self.needs.feature_bytes
         checkpoints = self.needs.made.trainable * (ADAPTER + 8) * self.recipe.train.evaluations
-        return COPIES * ((self.raw.bytes or 0) + prepared) + checkpoints
+        return COPIES * ((self.raw.bytes or 0) + prepared + features) + checkpoints
 
 
 def plan(params: Params, name: str) -> Plan:
@@ -107,12 +110,14 @@ def needs(recipe: Recipe, base: Base, data: Data, batch: int) -> Needs:
     long = lengths(recipe, data, configuration)
     shape = long.longest(recipe.train.batch_size, recipe.train.max_length)
     kept = saved(configuration, recipe, shape, recipe.train.gradient_checkpointing)
+    width = configuration.get_text_config().hidden_size * DTYPES[recipe.precision].itemsize
     return Needs(
         made,
         configuration,
         long,
         memory.training(made, configuration, recipe, shape, kept),
         memory.answering(made, configuration, recipe, long, batch),
+        feature_bytes=long.visual * width if recipe.vision_features == "cached" else 0,
     )
 
 

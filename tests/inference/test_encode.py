@@ -1,4 +1,4 @@
-"""Features that are kept are those that the tower would compute, and all that follows is the same."""
+"""Features that are kept are those that the tower would compute, and so is all that follows."""
 
 import io
 import os

@@ -104,6 +104,7 @@ def recipe(settings: Settings, data: str, base: str, family: str, video: bool) -
         "classifier": None,
         "quantization": _quantization(settings),
         "precision": {"tiny": "fp32", "full": _precision(settings, family)},
+        "vision_features": "live" if family == "llava" else "cached",
         "lora": _lora(settings),
         "tiny": {},
         "full": _training(settings),

@@ -1,5 +1,7 @@
 """Errors that are the user's to mend: a stage prints them as one line, without a traceback."""
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +16,10 @@ def one_line(main: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(main)
     def run(*args: object, **kwargs: object) -> None:
+        if not gc.isenabled():  # see stages/__init__.py
+            gc.freeze()
+            gc.enable()
+            atexit.register(gc.unfreeze)  # or Triton calls all that it has leaked
         try:
             main(*args, **kwargs)
         except UserError as error:

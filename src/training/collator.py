@@ -196,7 +196,7 @@ class Tokenized:
         real = padded([torch.ones_like(row) for row in ids])
         batch = {"input_ids": tokens, "attention_mask": real}
         if self._type is not None:
-            batch["mm_token_type_ids"] = (tokens == self._placeholder).int() * self._type
+            batch["mm_token_type_ids"] = (tokens == self._placeholder).long() * self._type
         for name, value in self._of_each.items():
             batch[name] = value.repeat_interleave(len(texts), 0)
         return batch | {self._pixels: self.features.of(rows)}

@@ -270,11 +270,12 @@ def arguments(
     # The trainer takes 1.0 for every step; the last one is evaluated in any case.
     share = min(1 / training.evaluations, 0.999999)
     by_accuracy = training.select_by == "accuracy"
-    # Its own checkpointing, and cutting texts, are off.
+    # Its own checkpointing, cutting texts, and looking for a column of texts are off.
+    own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
     kind = (
         Seq2SeqTrainingArguments
         if joint
-        else partial(SFTConfig, activation_checkpointing=False, max_length=None)
+        else partial(SFTConfig, activation_checkpointing=False, **own)
     )
     return kind(
         output_dir=str(folder),

@@ -93,9 +93,14 @@ class TestBatches:
         expected, found = live(faces[:6]), kept(both(faces[:6], 0))
         assert expected.keys() == found.keys()
         assert len(set(found["attention_mask"].sum(1).tolist())) > 1, "lengths differ"
+        # BLIP-2's processor pads between picture and text, which changes nothing: see what is read.
+        real = expected["attention_mask"].bool(), found["attention_mask"].bool()
         for name in expected.keys() - {"pixel_values"}:
-            assert torch.equal(expected[name], found[name]), name
-            assert expected[name].dtype == found[name].dtype, name
+            theirs, own = expected[name], found[name]
+            assert (theirs.dtype, theirs.shape) == (own.dtype, own.shape), name
+            if theirs.shape == real[0].shape:
+                theirs, own = theirs[real[0]], own[real[1]]
+            assert torch.equal(theirs, own), name
 
     def test_those_of_videos_are_too(self, base, params, video_store, faces):
         recipe = params.recipes["video_qwen2vl"]
@@ -193,7 +198,9 @@ def test_training_on_kept_features_leaves_the_same_adapter(
     settings = keeping.recipe.train.model_copy(
         update={"epochs": 2.0, "batch_size": 3, "evaluations": 2, "answered_each_epoch": 0}
     )
-    lora = keeping.recipe.lora.model_copy(update={"dropout": 0.1})
+    # Dropout draws by position, and BLIP-2's processor pads a decoder's prompts elsewhere.
+    elsewhere = keeping.recipe.family == "blip2" and not keeping.encoder_decoder
+    lora = keeping.recipe.lora.model_copy(update={"dropout": 0.0 if elsewhere else 0.1})
     records = [{k: face[k] for k in ("id", "image", "label")} for face in faces]
     pictures = Dataset.from_list(records).cast_column("image", Image())
     rows = pictures.remove_columns("image").add_column(ROW, list(range(12)))
@@ -210,7 +217,7 @@ def test_training_on_kept_features_leaves_the_same_adapter(
     losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     for name, weight in weights[0].items():
-        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-4)
+        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-5)
 
 
 class TestStore:

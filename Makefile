@@ -18,7 +18,7 @@ repro: .venv
 
 test: .venv
 	ruff check . && ruff format --check .
-	python -m pytest
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 rehearsal: .venv
 	python -m pytest --verbose tests/rehearsal

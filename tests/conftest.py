@@ -10,9 +10,18 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers whose threads wait for each other take many times as long as one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+LONG = ("test_rehearsal.py", "test_pipeline.py")
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole pipelines first: begun last, one of them would keep one worker busy alone."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def rehearsed(world, env, tmp_path_factory):
     assert {kind: kinds.count(kind) for kind in kinds} == (
         dict.fromkeys(("fetch", "prepare"), len(FULL.data))
         | {"build": len(FULL.base)}
-        | dict.fromkeys(("train", "baseline", "evaluate", "explain"), len(FULL.recipes))
+        | dict.fromkeys(("encode", "train", "baseline", "evaluate", "explain"), len(FULL.recipes))
         | {"report": 1}
     )
     return clone

@@ -5,20 +5,16 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
-    Blip2Config,
     Blip2Processor,
     BlipImageProcessor,
     CLIPImageProcessor,
-    LlavaConfig,
     LlavaProcessor,
-    OPTConfig,
+    PreTrainedConfig,
     PreTrainedModel,
-    Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
-    T5Config,
 )
 
 from src import config, tasks
@@ -26,87 +22,23 @@ from src.families import qwen2_vl
 from src.families.qwen2_vl import Qwen2VLWithClassifier
 from src.families.tokenizer import train_tokenizer
 from src.models import add_lora
+from src.planning.published import configuration
 from src.training.collator import Collator
 from tests.conftest import ROOT
 
-QWEN2_VL = Qwen2VLConfig(
-    text_config={
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [16, 24, 24],
-        },
-    },
-    vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16},
-    tie_word_embeddings=False,
-)
-LLAVA = LlavaConfig(
-    vision_config={
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-    text_config={"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096},
-    image_token_index=32000,
-    vision_feature_layer=-2,
-    vision_feature_select_strategy="default",
-)
-
-
-def blip2(text: OPTConfig | T5Config) -> Blip2Config:
-    """The defaults of Blip2Config are those of the published vision tower and Q-Former."""
-    return Blip2Config(text_config=text.to_dict(), image_token_index=50265)
-
-
-def opt(hidden: int) -> OPTConfig:
-    return OPTConfig(
-        vocab_size=50304,
-        hidden_size=hidden,
-        word_embed_proj_dim=hidden,
-        ffn_dim=4 * hidden,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-    )
-
-
-def flan_t5(hidden: int, heads: int) -> T5Config:
-    return T5Config(
-        vocab_size=32128,
-        d_model=hidden,
-        d_kv=64,
-        d_ff=hidden * 5 // 2,
-        num_layers=24,
-        num_heads=heads,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
-
-
-# Base, recipe, configuration, what is trained, and of how many parameters where it is published.
+# Base, recipe, what is trained, and of how many parameters where it is published.
 PUBLISHED = {
-    "qwen2_vl": ("emotion_qwen2vl", QWEN2_VL, 2_523_136, 8_293_898_752),
+    "qwen2_vl": ("emotion_qwen2vl", 2_523_136, 8_293_898_752),
     # 32 layers x 2 projections x 16 x (4096 + 4096)
-    "llava": ("emotion_llava", LLAVA, 8_388_608, None),
+    "llava": ("emotion_llava", 8_388_608, None),
     # 32 layers x 16 x (4 x (2560 + 2560) + 2 x (2560 + 10240))
-    "blip2_opt": ("vqa_blip2", blip2(opt(2560)), 23_592_960, None),
+    "blip2_opt": ("vqa_blip2", 23_592_960, None),
     # 32 layers x 16 x (4 x (4096 + 4096) + 2 x (4096 + 16384))
-    "blip2_opt_6b": ("vqa_blip2", blip2(opt(4096)), 37_748_736, None),
+    "blip2_opt_6b": ("vqa_blip2", 37_748_736, None),
     # 24 encoder and 24 decoder layers x 16 x (4 or 8 x (2048 + 2048) + 3 x (2048 + 5120))
-    "blip2_flan_t5": ("vqa_blip2", blip2(flan_t5(2048, 32)), 35_389_440, None),
+    "blip2_flan_t5": ("vqa_blip2", 35_389_440, None),
     # the same with 4096 and 10240
-    "blip2_flan_t5_xxl": ("vqa_blip2", blip2(flan_t5(4096, 64)), 70_778_880, None),
+    "blip2_flan_t5_xxl": ("vqa_blip2", 70_778_880, None),
 }
 PROJECTIONS = {
     "qwen2_vl": {"q_proj", "v_proj"},
@@ -121,23 +53,30 @@ def full():
     return config.at_scale(ROOT / "params.yaml", "full")
 
 
+@pytest.fixture(scope="module")
+def configurations(full, tmp_path_factory) -> dict[str, PreTrainedConfig]:
+    """By base, as they lie here for the time before a download."""
+    nothing = tmp_path_factory.mktemp("nothing")
+    return {name: configuration(full.base[name], nothing / name) for name in PUBLISHED}
+
+
 def on_meta(configuration) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(configuration)
 
 
 @pytest.mark.parametrize("base", PUBLISHED)
-def test_lora_trains_the_language_model_and_nothing_else(base, full):
-    name, configuration, trained, of = PUBLISHED[base]
+def test_lora_trains_the_language_model_and_nothing_else(base, full, configurations):
+    name, trained, of = PUBLISHED[base]
     recipe = full.recipes[name]
     assert full.base[base].family == recipe.family
-    model = add_lora(on_meta(configuration), recipe.lora)
+    model = add_lora(on_meta(configurations[base]), recipe.lora)
     found, total = model.get_nb_trainable_parameters()
     assert found == trained
     assert of is None or total == of
     adapted = [n for n, p in model.named_parameters() if p.requires_grad]
     assert all("language_model." in n for n in adapted)
-    kind = base if base in PROJECTIONS else configuration.text_config.model_type
+    kind = base if base in PROJECTIONS else configurations[base].text_config.model_type
     assert {n.split(".lora_")[0].rpartition(".")[2] for n in adapted} == PROJECTIONS[kind]
 
 
@@ -150,13 +89,15 @@ def test_lora_trains_the_language_model_and_nothing_else(base, full):
         ("esnlive_qwen2vl", 40_370_176 + 2 * 3584 + 2),
     ],
 )
-def test_lora_of_videos_and_of_two_heads_leaves_the_vision_tower_alone(name, trained, full):
-    recipe = full.recipes[name]
+def test_lora_of_videos_and_of_two_heads_leaves_the_vision_tower_alone(
+    name, trained, full, configurations
+):
+    recipe, published = full.recipes[name], configurations["qwen2_vl"]
     with torch.device("meta"):
         if recipe.classifier:
-            model = Qwen2VLWithClassifier(QWEN2_VL)
+            model = Qwen2VLWithClassifier(published)
         else:
-            model = Qwen2VLForConditionalGeneration(QWEN2_VL)
+            model = Qwen2VLForConditionalGeneration(published)
     model.requires_grad_(False)
     model = add_lora(model, recipe.lora)
     assert model.get_nb_trainable_parameters()[0] == trained
@@ -192,11 +133,11 @@ def test_eight_frames_are_256_tokens_to_qwen2_vl(full):
     assert batch["video_grid_thw"].tolist() == [[4, 16, 16]]
 
 
-def test_a_picture_is_576_tokens_to_llava():
+def test_a_picture_is_576_tokens_to_llava(configurations):
     processor = LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
         tokenizer("<image>"),
-        patch_size=LLAVA.vision_config.patch_size,
+        patch_size=configurations["llava"].vision_config.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
@@ -205,8 +146,8 @@ def test_a_picture_is_576_tokens_to_llava():
     assert batch["pixel_values"].shape == (1, 3, 336, 336)
 
 
-def test_a_picture_is_32_tokens_to_blip2():
-    assert blip2(opt(2560)).num_query_tokens == 32
+def test_a_picture_is_32_tokens_to_blip2(configurations):
+    assert configurations["blip2_opt"].num_query_tokens == 32
     processor = Blip2Processor(
         BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer(), num_query_tokens=32
     )

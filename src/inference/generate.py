@@ -2,12 +2,15 @@
 
 import hashlib
 import re
+import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import (
@@ -18,20 +21,55 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from src.errors import UserError
 from src.processes import is_first
 from src.records import Generated
 from src.schema import Generation
 from src.training.collator import Collator, foretell, log_likelihood, pad_right
 
+Result = TypeVar("Result")
 
-def batches(records: Sequence[Any], size: int, what: str) -> Iterator[list[Any]]:
-    """Consecutive slices of at most `size` records, under a progress bar if they are several."""
+
+def in_batches(
+    work: Callable[[list[Any]], Result], records: Sequence[Any], size: int, what: str
+) -> list[Result]:
+    """What `work` makes of consecutive slices of at most `size` records.
+
+    A slice for which the memory is too small is halved, and so are those after it. A progress bar
+    shows where there are several.
+
+    Raises:
+        UserError: the memory is too small for a single record.
+    """
+    made: list[Result] = []
+    start = 0
     hidden = len(records) <= size or not is_first()
     with tqdm(total=len(records), desc=what, unit="example", disable=hidden) as bar:
-        for start in range(0, len(records), size):
+        while start < len(records):
             batch = [records[i] for i in range(start, min(start + size, len(records)))]
-            yield batch
-            bar.update(len(batch))
+            result = _attempt(work, batch)
+            if result is not None:
+                made.append(result)
+                start += len(batch)
+                bar.update(len(batch))
+                continue
+            # Only here, where no traceback holds what filled the memory.
+            clear_device_cache(garbage_collection=True)
+            size = len(batch) // 2
+            if not size:
+                raise UserError(f"{what}: the memory is too small for a single example")
+            tqdm.write(f"{what}: out of memory; going on in batches of {size}", sys.stderr)
+    return made
+
+
+def _attempt(work: Callable[[list[Any]], Result], batch: list[Any]) -> Result | None:
+    """None where the memory is too small."""
+    try:
+        return work(batch)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        return None
 
 
 class Draw(LogitsProcessor):
@@ -74,8 +112,8 @@ def generate(
         seed: of what is sampled, together with a record's id.
     """
     ends = end_tokens(model, collator)
-    texts, likelihoods, lengths, finished = [], [], [], []
-    for batch in batches(records, batch_size, "generate"):
+
+    def written(batch: list[Any]) -> Generated:
         inputs = to_device(collator.prompts(batch), model)
         tokens = model.generate(
             **inputs,
@@ -92,13 +130,14 @@ def generate(
         )
         start = 1 if collator.encoder_decoder else inputs["input_ids"].shape[1]
         rows = [_until(row, ends) for row in tokens[:, start:].tolist()]
-        texts += [clean(text) for text in collator.tokenizer.batch_decode(rows, True)]
-        likelihoods.append(_likelihoods(model, collator, inputs, rows))
-        lengths += map(len, rows)
-        finished += [row[-1] in ends for row in rows]
-    return Generated(
-        texts, np.concatenate(likelihoods), np.array(lengths), np.array(finished, dtype=bool)
-    )
+        return Generated(
+            [clean(text) for text in collator.tokenizer.batch_decode(rows, True)],
+            _likelihoods(model, collator, inputs, rows),
+            np.array(list(map(len, rows))),
+            np.array([row[-1] in ends for row in rows]),
+        )
+
+    return joined(in_batches(written, records, batch_size, "generate"))
 
 
 def _placeholders(model: PreTrainedModel) -> list[int] | None:
@@ -138,6 +177,13 @@ def _likelihoods(
     return log_likelihood(foretell(model, to_device(given, model))).cpu().numpy()
 
 
+def joined(parts: Sequence[Generated]) -> Generated:
+    """What was written of several batches, in order."""
+    texts = [text for part in parts for text in part.texts]
+    numbers = [f.name for f in fields(Generated) if f.name != "texts"]
+    return Generated(texts, *(np.concatenate([getattr(p, n) for p in parts]) for n in numbers))
+
+
 _TOKEN = re.compile(r"<\|[^<>|]*\|>")
 
 
@@ -175,11 +221,12 @@ def score(
     ids = [collator.answer_ids(answer) for answer in answers]
     padded = pad_right(ids, collator.tokenizer.pad_token_id)
     tokens, real = (tensor.to(model.device) for tensor in padded)
-    rows = []
-    for batch in batches(records, batch_size, "score"):
+
+    def scored(batch: list[Any]) -> np.ndarray:
         inputs = to_device(collator.prompts(batch), model)
-        rows.append(_score_batch(model, collator, inputs, tokens, real).float().cpu().numpy())
-    return np.concatenate(rows)
+        return _score_batch(model, collator, inputs, tokens, real).float().cpu().numpy()
+
+    return np.concatenate(in_batches(scored, records, batch_size, "score"))
 
 
 @torch.inference_mode()
@@ -187,13 +234,14 @@ def classify(
     model: PreTrainedModel, collator: Collator, records: Sequence[Any], batch_size: int
 ) -> np.ndarray:
     """Logits of the second head for every record: (records, classes)."""
-    rows = []
-    for batch in batches(records, batch_size, "classify"):
+
+    def classified(batch: list[Any]) -> np.ndarray:
         inputs = to_device(collator.prompts(batch), model)
         last = torch.full((len(batch),), inputs["input_ids"].shape[1] - 1, device=model.device)
         output = model(**inputs, classify_at=last, logits_to_keep=1, use_cache=False)
-        rows.append(output.class_logits.cpu().numpy())
-    return np.concatenate(rows)
+        return output.class_logits.cpu().numpy()
+
+    return np.concatenate(in_batches(classified, records, batch_size, "classify"))
 
 
 def _score_batch(

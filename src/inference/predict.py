@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from src import metrics
 from src.features import Features, shown
 from src.files import whole
-from src.inference.generate import base_of, classify, generate, score
+from src.inference.generate import base_of, classify, generate, joined, score
 from src.models import CLASSIFIER
 from src.processes import gathered, share
 from src.quality import Quality, doubts
@@ -27,8 +27,6 @@ PROPERTIES = (
     *("kind", "subgroup", "width", "height"),
     *("brightness", "contrast", "sharpness", "faces"),
 )
-
-NUMBERS = ("likelihoods", "tokens", "ended")  # of what was generated, one a record
 
 
 def predict(
@@ -97,11 +95,7 @@ def _ask_together(
     if len(parts) == 1:
         return parts[0]
     said, scores = zip(*parts, strict=True)
-    joined = Generated(
-        [text for part in said for text in part.texts],
-        *(np.concatenate([getattr(part, n) for part in said]) for n in NUMBERS),
-    )
-    return joined, None if scores[0] is None else np.concatenate(scores)
+    return joined(said), None if scores[0] is None else np.concatenate(scores)
 
 
 def _ask(

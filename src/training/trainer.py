@@ -259,7 +259,15 @@ def fit(
             f"{last}: written {'with' if sharded(last) else 'without'} sharding; go on as it was "
             f"started, or delete {last.parent} to start anew"
         )
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "the GPU's memory is too small for a batch_size of "
+            f"{arguments.per_device_train_batch_size}; lower it and raise gradient_accumulation by "
+            "as much, or set gradient_checkpointing; "
+            "`python -m tools.plan` says what a recipe takes. What is trained is kept"
+        ) from None
     return trainer.state.log_history
 
 

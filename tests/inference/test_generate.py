@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.inference.generate import Draw, clean, end_tokens, generate, score
+from src.errors import UserError
+from src.inference.generate import Draw, clean, end_tokens, generate, in_batches, score
 from src.models import load_base
 from src.schema import Generation
 from src.training.collator import IGNORED
@@ -57,6 +58,46 @@ def test_batch_size_changes_no_answer(model, prompts, faces, way):
     assert alone.tokens.tolist() == together.tokens.tolist()
     assert alone.ended.tolist() == together.ended.tolist()
     assert any(alone.texts), "a model that says nothing tests nothing"
+
+
+@pytest.fixture
+def small_memory(model):
+    """The model on a machine whose memory holds three prompts; the sizes that were tried."""
+    tried = []
+
+    def fill(module, args, inputs):
+        if inputs.get("past_key_values") is not None:
+            return  # reads on from prompts that it holds already
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    base = model.get_base_model()
+    hook = base.register_forward_pre_hook(fill, with_kwargs=True)
+    yield tried
+    hook.remove()
+
+
+def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, small_memory, capsys):
+    expected = score(model, prompts, faces, LABELS, batch_size=2)
+    small_memory.clear()
+    found = score(model, prompts, faces, LABELS, batch_size=12)
+    assert small_memory == [12, 6, 3, 3, 3, 3]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    assert "out of memory; going on in batches of 3" in capsys.readouterr().err
+
+
+def test_what_memory_cannot_hold_alone_is_one_line(faces):
+    def fill(batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(UserError, match="score: the memory is too small for a single example"):
+        in_batches(fill, faces, 4, "score")
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(faces):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        in_batches(lambda batch: torch.ones(2, 3) @ torch.ones(2, 3), faces, 4, "score")
 
 
 def test_beams_find_what_is_likelier_than_the_greedy_answer(model, prompts, faces):

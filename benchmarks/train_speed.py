@@ -8,7 +8,6 @@ batches, steps. Runs are interleaved, so that a machine that slows down slows al
 
 import json
 import os
-import random
 import resource
 import statistics
 import subprocess
@@ -22,16 +21,9 @@ import torch
 import typer
 from transformers import set_seed
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-SIDE = 224  # of a picture, in pixels
-LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
-QUESTION = "What emotion does the face in the picture show? Answer with one word."
+from benchmarks.bases import LABELS, QUESTION, SIDE, faces, make, recipe_on
+
 BATCH = 4
-SHAPE = {
-    "text": {"layers": 28, "hidden": 512, "heads": 4, "kv_heads": 2},
-    "vision": {"layers": 32, "hidden": 432, "heads": 6},
-}
-WORDS = 151_936  # in the vocabulary of Qwen2-VL-2B, most of which this tokenizer never makes
 CONTESTANTS = {
     "ours": "vlm-recipes, features kept",
     "ours_live": "vlm-recipes, live tower",
@@ -82,7 +74,7 @@ def main(
 def run(name: str, scratch: Path, pictures: int, epochs: int, precision: str) -> None:
     """One contestant, or the making of the base; a line of JSON on stdout."""
     if name == "make":
-        make(scratch)
+        make("qwen2_vl", scratch)
         print("{}")
         return
     set_seed(1)
@@ -99,48 +91,6 @@ def _alone(name: str, *rest: Any) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def faces(count: int) -> list[dict[str, Any]]:
-    """Drawn faces with their emotion."""
-    from src.drawing.faces import draw, random_face
-
-    rng = random.Random(3)
-    return [
-        {
-            "id": str(i),
-            "image": draw(rng, random_face(rng, LABELS[i % 6]), SIDE)[0],
-            "label": LABELS[i % 6],
-        }
-        for i in range(count)
-    ]
-
-
-def make(folder: Path) -> None:
-    """Write the base as the build stage does, untrained."""
-    from src import config, families
-    from src.files import write_json
-    from src.schema import Text, Vision
-    from src.training.pretrain import corpus
-
-    spec = config.load().base["qwen2_vl"].model
-    parts = {"vision": Vision(**SHAPE["vision"]), "text": Text(**SHAPE["text"])}
-    spec = spec.model_copy(update={"image_size": SIDE, **parts})
-    model, processor = families.load("qwen2_vl").build(spec, corpus(spec, 1), 1)
-    model.resize_token_embeddings(WORDS)
-    model.save_pretrained(folder / "checkpoint")
-    processor.save_pretrained(folder / "checkpoint")
-    write_json(folder / "manifest.json", {"id": str(folder / "checkpoint"), "revision": None})
-
-
-def recipe_of(precision: str) -> Any:
-    """The recipe that all of them stand for."""
-    from src import config
-
-    recipe = config.load().recipes["emotion_qwen2vl"]
-    prompt = recipe.prompt.model_copy(update={"system": None, "question": QUESTION})
-    lora = recipe.lora.model_copy(update={"dropout": 0.0})
-    return recipe.model_copy(update={"precision": precision, "prompt": prompt, "lora": lora})
-
-
 def ours(
     name: str, base: Path, records: list[dict[str, Any]], epochs: int, precision: str
 ) -> tuple[float, list[float]]:
@@ -153,7 +103,7 @@ def ours(
     from src.training import trainer
     from src.training.load import collator_of
 
-    recipe = recipe_of(precision)
+    recipe = recipe_on("qwen2_vl", precision)
     task = tasks.load(recipe, LABELS)
     data = Dataset.from_list(records).cast_column("image", Image())
     spent, features = 0.0, None
@@ -217,7 +167,7 @@ def trl(
 
     from src.models import DTYPES
 
-    recipe, dtype, tuned = recipe_of(precision), DTYPES[precision], name == "trl_tuned"
+    recipe, dtype, tuned = recipe_on("qwen2_vl", precision), DTYPES[precision], name == "trl_tuned"
     model = AutoModelForImageTextToText.from_pretrained(
         base / "checkpoint",
         dtype=dtype,

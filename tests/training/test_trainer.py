@@ -63,6 +63,18 @@ def test_logits_are_made_for_answer_positions_alone(architecture, questions, fac
     assert len(said.logits) == len(said.targets) == int(said.answered.sum()) == count
 
 
+def test_too_little_memory_is_one_line_that_says_what_to_change(
+    base, recipe, collator, records, settings, tmp_path
+):
+    def fill(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model = adapter(base, recipe)
+    model.get_base_model().register_forward_pre_hook(fill)
+    with pytest.raises(UserError, match="too small for a batch_size of 4; lower it and raise"):
+        trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+
+
 def test_training_moves_every_adapter_weight_and_no_other(
     architecture, questions, records, settings, tmp_path
 ):

@@ -15,7 +15,7 @@ from tests.workspace import clone_to, commit, experiment, ran, run
 pytestmark = pytest.mark.slow
 
 RECIPE, BASE, DATA = "vqa_blip2", "blip2_opt_6b", "abo"
-STAGES = ("fetch", "prepare", "build", "train")
+STAGES = ("fetch", "prepare", "build", "encode", "train")
 TRAIN, RANK = f"train@{RECIPE}", f"recipes.{RECIPE}.lora.r"
 SHORT = {
     f"data.{DATA}.tiny.drawn.train": 50,

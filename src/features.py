@@ -1,7 +1,8 @@
 """Features of the frozen vision side, computed once for each distinct picture or video.
 
 A store is a folder: `features.arrow`, one row a distinct picture or video in Arrow's file format,
-which is mapped from the disk and not read; and `features.json`, which row belongs to which record.
+which is mapped from the disk and not read; and `features.json`, which row belongs to which record,
+or nothing where a recipe reads pixels.
 """
 
 from collections.abc import Iterable, Sequence

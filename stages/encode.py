@@ -1,4 +1,7 @@
-"""Features of a recipe's pictures or videos, once each: `python -m stages.encode RECIPE`."""
+"""Features of a recipe's pictures or videos, once each: `python -m stages.encode RECIPE`.
+
+Where it reads pixels instead, what it leaves says so and holds nothing.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -7,15 +10,22 @@ import typer
 
 from src import config
 from src.errors import one_line
-from src.inference.encode import run
-from src.processes import spread
+from src.files import write_json
 
 
 @one_line
 def main(recipe: str) -> None:
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    spread(1, partial(run, chosen, Path("data/features") / recipe))
+    place = Path("data/features") / recipe
+    if chosen.vision_features == "live":
+        write_json(place / "features.json", {})
+        return
+    # Only here: a recipe that keeps nothing need not wait for the model libraries.
+    from src.inference.encode import run
+    from src.processes import spread
+
+    spread(1, partial(run, chosen, place))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from src import families
 from src.errors import UserError
-from src.features import INDEX, write
-from src.files import whole, write_json
+from src.features import write
+from src.files import whole
 from src.inference.generate import to_device
 from src.models import load_base, load_processor
 from src.records import MEDIA, ROW_GROUP, SPLITS, read_split
@@ -29,16 +29,12 @@ Place = tuple[str, int]  # a split, and the place of a record in it
 
 
 def run(recipe: Recipe, place: Path) -> None:
-    """Write a folder of features, or an empty one where the recipe reads pixels.
+    """Write a folder of features.
 
     Raises:
         UserError: features of this family are not kept, or the disk has no room for them.
     """
     family = families.load(recipe.family)
-    if recipe.vision_features == "live":
-        with whole(place) as beside:
-            write_json(beside / INDEX, {})
-        return
     if not hasattr(family, "features"):
         raise UserError(
             f"params.yaml: recipes.{recipe.name}.vision_features: cached: features of a "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import stages.encode
 from src import models, tasks
 from src.errors import UserError
 from src.features import ROW, Features, opened, shown
@@ -17,7 +18,7 @@ from src.records import Record, SplitWriter, read_split
 from src.training import trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
-from tests.conftest import LABELS
+from tests.conftest import LABELS, ROOT
 
 QUALITY = {"width": 56, "height": 56, "brightness": 0.5, "contrast": 0.2, "sharpness": 0.3}
 
@@ -252,9 +253,12 @@ class TestStore:
         assert split[ROW] == [9, 10, 11]
         assert not {"image", "video"} & set(split.column_names)
 
-    def test_a_recipe_that_reads_pixels_keeps_nothing(self, recipe, tmp_path):
-        encode.run(recipe.model_copy(update={"vision_features": "live"}), tmp_path / "x")
-        assert opened(tmp_path / "x") is None
+    def test_a_recipe_that_reads_pixels_keeps_nothing(self, params, tmp_path, monkeypatch):
+        name = next(n for n, r in params.recipes.items() if r.vision_features == "live")
+        shutil.copy(ROOT / "params.yaml", tmp_path)
+        monkeypatch.chdir(tmp_path)
+        stages.encode.main(name)
+        assert opened(tmp_path / "data/features" / name) is None
 
     def test_a_family_that_gains_nothing_is_refused(self, params, tmp_path):
         recipe = params.recipes["emotion_llava"].model_copy(update={"vision_features": "cached"})

@@ -233,13 +233,14 @@ def test_validation_is_asked_the_fixed_prompt_and_training_the_pool(
     pooled.pool = lambda record: seen["pool"].append(pool.epoch) or pool(record)
     pooled.pool.tasks = pool.tasks
     fixed.pool = lambda record: seen["fixed"].append(record["id"]) or collator.task
+    fixed.pool.tasks = [collator.task]
     draws = trainer.DrawPrompts(pool)
     trainer.train(
         two_heads(base, recipe), pooled, records, records, settings, tmp_path, seed=1,
         eval_collator=fixed, class_weight=0.5, callbacks=[draws],
     )  # fmt: skip
     assert sorted(set(seen["pool"])) == [0, 1]
-    assert len(seen["fixed"]) == 24
+    assert len(seen["fixed"]) == 24 + 2, "twelve records twice; the lengths hang on the first"
 
 
 def test_without_a_second_head_the_classes_are_left_alone(base, recipe, collator, records):

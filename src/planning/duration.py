@@ -144,9 +144,9 @@ def training_seconds(one: Work, training: Training, examples: int, steps: int) -
     return max(busy, moving, batches * passes * one.layers * LAUNCH)
 
 
-def encoding_seconds(one: Work, examples: int) -> float:
-    """The vision tower over every example, where its features are kept; 0 where not."""
-    return examples * one.features / (SHARE * CARD.rate)
+def encoding_seconds(one: Work, pictures: int) -> float:
+    """The vision tower over every picture or video, where its features are kept; 0 where not."""
+    return pictures * one.features / (SHARE * CARD.rate)
 
 
 def reading_seconds(one: Work, examples: int, batch: int) -> float:

@@ -102,8 +102,7 @@ def _time(plan: Plan, splits: duration.Splits, steps: int) -> str:
     twice = 2 * duration.answering_seconds(one, recipe, long, splits.test, plan.batch)
     parts = {}
     if one.features:
-        examples = splits.train + splits.validation + splits.test
-        parts["features"] = duration.encoding_seconds(one, examples)
+        parts["features"] = duration.encoding_seconds(one, plan.pictures)
     parts |= {"training": training, "validation": validating, "base and tuned answers": twice}
     named = ", ".join(f"{name} {_hours(seconds)}" for name, seconds in parts.items())
     assumed = f"{SHARE:.0%} of the {CARD.rate / 1e12:.0f} TFLOP/s of an {CARD.name}"

@@ -63,15 +63,17 @@ class Plan:
     work: duration.Work
 
     @property
+    def pictures(self) -> int:
+        """How many pictures or videos there are at most; 0: nobody knows."""
+        examples = sum(vars(self.splits).values()) if self.splits else 0
+        return min(self.data.limit or examples, examples)
+
+    @property
     def repository_bytes(self) -> int:
         """What the stages write at most, without the raw files where nobody knows their size."""
         side, frames = self.data.image_size, self.data.frames or 1
-        pictures = 0
-        if self.splits:
-            examples = sum(vars(self.splits).values())
-            pictures = min(self.data.limit or examples, examples)
-        prepared = pictures * frames * side**2 * PIXEL
-        features = pictures * self.needs.feature_bytes
+        prepared = self.pictures * frames * side**2 * PIXEL
+        features = self.pictures * self.needs.feature_bytes
         checkpoints = self.needs.made.trainable * (ADAPTER + 8) * self.recipe.train.evaluations
         return COPIES * ((self.raw.bytes or 0) + prepared + features) + checkpoints
 

@@ -114,3 +114,20 @@ def test_checkpointing_is_half_as_much_again_but_for_head_and_tower():
     one = duration.Work(text=100, adapter=4, head=10, **shape)
     assert duration.training_operations(one, False) == 229
     assert duration.training_operations(one, True) == 329
+
+
+def test_a_tower_whose_features_are_kept_is_paid_once(base, recipe):
+    configuration, lengths = load_config(base), Lengths(4, 60, 5, 6, 3, patches=16)
+    made = skeleton(configuration, recipe)
+    kept, live = (
+        duration.work(
+            made, configuration, recipe.model_copy(update={"vision_features": way}), lengths
+        )
+        for way in ("cached", "live")
+    )
+    assert (kept.tower, kept.features) == (0, live.tower)
+    assert live.tower > 0 and live.features == 0
+    saved = duration.training_operations(live, False) - duration.training_operations(kept, False)
+    assert saved == live.tower
+    assert duration.encoding_seconds(kept, 10) == 10 * duration.encoding_seconds(kept, 1) > 0
+    assert duration.encoding_seconds(live, 10) == 0

@@ -126,7 +126,8 @@ def test_regions_lie_on_the_ink(top):
 def test_a_detector_of_real_faces_finds_the_drawn_ones(emotion):
     rng = random.Random(1)
     pictures = [fer.draw(rng, fer.random_face(rng, emotion), 48)[0] for _ in range(30)]
-    found = [measure(picture.convert("RGB")).faces == 1 for picture in pictures]
+    # As a recipe asks: whether there is a face.
+    found = [measure(picture.convert("RGB")).faces > 0 for picture in pictures]
     assert np.mean(found) >= 0.7
 
 

@@ -1,8 +1,8 @@
 """Features that are kept are those that the tower would compute, and so is all that follows."""
 
 import io
-import os
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.features import ROW, Features, opened, shown
 from src.inference import encode
 from src.inference.generate import generate, score, to_device
-from src.records import Record, SplitWriter, read_split
+from src.records import MEDIA, Record, SplitWriter, read_split
 from src.training import trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
@@ -29,31 +29,22 @@ def png(image) -> bytes:
     return stored.getvalue()
 
 
-def write_splits(folder: Path, shows: list[tuple[bytes, ...]], **more) -> None:
+def write_splits(folder: Path, shows: list[tuple[bytes, ...]]) -> None:
     """Of twelve: six of training, three each of validation and test."""
     folder.mkdir(parents=True)
     for split, part in (("train", slice(6)), ("validation", slice(6, 9)), ("test", slice(9, 12))):
         with SplitWriter(folder / f"{split}.parquet") as writer:
             for i, frames in list(enumerate(shows))[part]:
-                own = {name: values[i] for name, values in more.items()}
-                writer.write(Record(f"{i}.png", frames, f"g{i}", faces=1, **QUALITY, **own))
+                writer.write(Record(f"{i}.png", frames, f"g{i}", faces=1, **QUALITY))
 
 
-def workspace(folder: Path, base: Path, recipe, shows: list[tuple[bytes, ...]], **more) -> Path:
-    write_splits(folder / "data/prepared" / recipe.data, shows, **more)
+def encoded(folder: Path, base: Path, recipe, shows: list[tuple[bytes, ...]]) -> Features:
+    write_splits(folder / "data/prepared" / recipe.data, shows)
     (folder / "models/base").mkdir(parents=True)
     (folder / "models/base" / recipe.base).symlink_to(base)
-    return folder / "data/features" / recipe.name
-
-
-def encoded(folder: Path, base: Path, recipe, shows, **more) -> Features:
-    place = workspace(folder, base, recipe, shows, **more)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    place = folder / "data/features" / recipe.name
+    with chdir(folder):
         encode.run(recipe, place)
-    finally:
-        os.chdir(before)
     return opened(place)
 
 
@@ -79,10 +70,10 @@ def video_store(base, params, faces, tmp_path_factory) -> Features:
     return encoded(folder, base, params.recipes["video_qwen2vl"], clips)
 
 
-def both(records: list[dict], first_row: int) -> list[dict]:
-    """The records with a picture, and those with a row in its place."""
-    rows = [{k: v for k, v in r.items() if k not in ("image", "video")} for r in records]
-    return [row | {ROW: first_row + i} for i, row in enumerate(rows)]
+def by_row(records: list[dict]) -> list[dict]:
+    """The records with the number of a row in the place of picture or video."""
+    rows = [{k: v for k, v in r.items() if k not in MEDIA} for r in records]
+    return [row | {ROW: i} for i, row in enumerate(rows)]
 
 
 class TestBatches:
@@ -91,7 +82,7 @@ class TestBatches:
     ):
         live = keeping.collator(questions, answers=True)
         kept = collator_of(keeping.base, keeping.recipe, questions, True, features=store)
-        expected, found = live(faces[:6]), kept(both(faces[:6], 0))
+        expected, found = live(faces[:6]), kept(by_row(faces[:6]))
         assert expected.keys() == found.keys()
         assert len(set(found["attention_mask"].sum(1).tolist())) > 1, "lengths differ"
         # BLIP-2's processor pads between picture and text, which changes nothing: see what is read.
@@ -111,7 +102,7 @@ class TestBatches:
             for i, face in enumerate(faces[:3])
         ]
         expected = collator_of(base, recipe, task, True)(clips)
-        found = collator_of(base, recipe, task, True, features=video_store)(both(clips, 0))
+        found = collator_of(base, recipe, task, True, features=video_store)(by_row(clips))
         assert expected.keys() == found.keys()
         for name in expected.keys() - {"pixel_values_videos"}:
             assert torch.equal(expected[name], found[name]), name
@@ -153,7 +144,7 @@ class TestModels:
         said = [
             foretell(model, to_device(collator(records), model))
             for model, collator, records in zip(
-                pair, collators, (faces[:6], both(faces[:6], 0)), strict=True
+                pair, collators, (faces[:6], by_row(faces[:6])), strict=True
             )
         ]
         losses = [trainer.answer_loss(each, None) for each in said]
@@ -175,7 +166,7 @@ class TestModels:
         live, kept = (
             generate(model, collator, records, generation, 5)
             for model, collator, records in zip(
-                pair, collators, (faces, both(faces, 0)), strict=True
+                pair, collators, (faces, by_row(faces)), strict=True
             )
         )
         assert live.texts == kept.texts
@@ -185,7 +176,7 @@ class TestModels:
         live, kept = (
             score(model, collator, records, LABELS, 5)
             for model, collator, records in zip(
-                pair, collators, (faces, both(faces, 0)), strict=True
+                pair, collators, (faces, by_row(faces)), strict=True
             )
         )
         assert live == pytest.approx(kept, abs=1e-4)

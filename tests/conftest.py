@@ -1,5 +1,6 @@
 """Small untrained models, drawn faces as records, and the recipes that they stand for."""
 
+import io
 import os
 import random
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).parent.parent
 LONG = ("test_rehearsal.py", "test_pipeline.py")
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
+
+
+def png(picture: Any) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

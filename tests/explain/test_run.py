@@ -1,4 +1,3 @@
-import io
 import math
 
 import numpy as np
@@ -14,6 +13,7 @@ from src.explain.targets import WordLikelihoods
 from src.files import read_json, write_json
 from src.inference.predict import predictions_file
 from src.records import Record, SplitWriter
+from tests.conftest import png
 from tests.explain.conftest import CLASSES, small
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -25,12 +25,6 @@ def test_a_sample_is_seeded_and_never_larger_than_the_split(params):
     assert pick(frame, explain, 1).equals(pick(frame, explain, 1))
     assert not pick(frame, explain, 1).equals(pick(frame, explain, 2))
     assert len(pick(frame.head(3), explain, 1)) == 3
-
-
-def png(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

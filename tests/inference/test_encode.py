@@ -1,6 +1,5 @@
 """Features that are kept are those that the tower would compute, and so is all that follows."""
 
-import io
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -18,15 +17,9 @@ from src.records import MEDIA, Record, SplitWriter, read_split
 from src.training import trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
-from tests.conftest import LABELS, ROOT
+from tests.conftest import LABELS, ROOT, png
 
 QUALITY = {"width": 56, "height": 56, "brightness": 0.5, "contrast": 0.2, "sharpness": 0.3}
-
-
-def png(image) -> bytes:
-    stored = io.BytesIO()
-    image.save(stored, "PNG")
-    return stored.getvalue()
 
 
 def write_splits(folder: Path, shows: list[tuple[bytes, ...]]) -> None:

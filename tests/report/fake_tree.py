@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from src import config
 from src.schema import Params
+from tests.conftest import png
 
 SCRIPT = "<script>alert('x')</script>"
 HOSTILE_FILE = f"Train/joy/{SCRIPT}.jpg"
@@ -108,7 +109,7 @@ def face(label: int, seed: int) -> bytes:
     for x in (20, 36):
         pen.ellipse((x - 3, 20, x + 3, 26), fill="black")
     pen.arc((18, 30, 38, 46), 20 * label, 180 + 20 * label, fill="black", width=3)
-    return _png(picture)
+    return png(picture)
 
 
 def clip(number: int, frames: int = 8) -> list[bytes]:
@@ -118,14 +119,8 @@ def clip(number: int, frames: int = 8) -> list[bytes]:
     for i in range(frames):
         frame = Image.new("RGB", (56, 56), "lightgray")
         frame.paste(whole.resize((24, 24)), (4 * i, 16))
-        pngs.append(_png(frame))
+        pngs.append(png(frame))
     return pngs
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def _write_data(folder: Path, task: str) -> None:

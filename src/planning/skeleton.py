@@ -77,6 +77,9 @@ def skeleton(
 
 def _quantize(model: nn.Module, dtype: torch.dtype) -> None:
     """Put weights of bitsandbytes' own 4-bit layout in the place of those to be quantized."""
+    # bitsandbytes keeps the table of the first tensor that it quantizes for all that follow in the
+    # process, on that tensor's device: it must not be one on meta, which holds no numbers.
+    bnb.functional.name2qmap.setdefault("dynamic", bnb.functional.create_dynamic_map())
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
             asked = layer.weight

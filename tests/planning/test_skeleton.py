@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import bitsandbytes as bnb
 import pytest
 from bitsandbytes.nn import Linear4bit
 
@@ -48,3 +49,9 @@ def test_in_bf16_it_keeps_what_the_loaded_base_keeps_in_fp32(architecture):
     model = replace(architecture, recipe=recipe).load()
     made = skeleton(load_config(architecture.base), recipe)
     assert made.frozen_bytes == loaded_bytes(model)
+
+
+def test_a_base_is_quantized_after_it_in_the_same_process(architecture, monkeypatch):
+    monkeypatch.setattr(bnb.functional, "name2qmap", {})
+    skeleton(load_config(architecture.base), architecture.recipe)
+    assert in_4_bit(architecture.load())

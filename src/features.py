@@ -88,9 +88,14 @@ def opened(folder: Path) -> Features | None:
         ) from None
     if not known:
         return None
-    mapped = pa.memory_map(str(folder / ROWS))
-    reader = pa.ipc.open_file(mapped)
-    blocks = tuple(reader.get_batch(i) for i in range(reader.num_record_batches))
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(folder / ROWS)))
+        blocks = tuple(reader.get_batch(i) for i in range(reader.num_record_batches))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{folder / ROWS}: cannot be read: {error}; bring it back with "
+            f"`dvc repro -s -f encode@{folder.name}`"
+        ) from None
     dtype = getattr(torch, known.pop("dtype"))
     return Features(shape=tuple(known.pop("shape")), dtype=dtype, blocks=blocks, **known)
 

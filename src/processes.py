@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -27,6 +27,7 @@ from src.files import read_json
 
 # Others wait so long for one that downloads or measures.
 PATIENCE = timedelta(hours=12)
+Batch = TypeVar("Batch")
 RUN_ID = "vlm-recipes"  # by which a process knows that `spread` started it
 
 
@@ -132,17 +133,14 @@ def wait_for_all() -> None:
     PartialState().wait_for_everyone()
 
 
-def share(count: int, batch_size: int) -> range:
-    """Which of `count` records are this process's: whole batches, those that one alone would make.
+def share(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Which batches of a work are this process's.
 
-    So what is computed of a record hangs on the same neighbours, however many processes there are.
+    Whole ones, those that one process alone would make, so that what is computed of a record hangs
+    on the same neighbours however many there are.
     """
     state = PartialState()
-    batches = -(-count // batch_size)
-    first, last = (
-        batches * (state.process_index + i) // state.num_processes * batch_size for i in (0, 1)
-    )
-    return range(min(first, count), min(last, count))
+    return batches[state.process_index :: state.num_processes]
 
 
 def gathered(part: Any) -> list[Any]:

@@ -235,6 +235,7 @@ class Training(Strict):
         "sgd",
     ]
     gradient_checkpointing: bool
+    group_by_length: bool
     max_length: Positive
     evaluations: Positive
     select_by: Literal["loss", "accuracy"]

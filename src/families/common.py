@@ -53,16 +53,20 @@ def after_prefix(
     read: Any = model(**inputs, use_cache=True, logits_to_keep=1)
     cache = getattr(read, "language_model_outputs", read).past_key_values
     cache.batch_repeat_interleave(count)
-    places = positions_after(model, mask.sum(1), width)
+    # The prompt's last logits foretell an answer's first token, each token's the next one.
+    first = read.logits[:, -1:].repeat_interleave(count, 0)
+    if width == 1:
+        return first
+    # So that the last token is not read: nothing follows it.
+    real = torch.cat([mask.repeat_interleave(count, 0), real[:, :-1].repeat(len(mask), 1)], 1)
+    places = positions_after(model, mask.sum(1), width - 1)
     said = reader(
-        input_ids=tokens.repeat(len(mask), 1),
-        attention_mask=torch.cat([mask.repeat_interleave(count, 0), real.repeat(len(mask), 1)], 1),
+        input_ids=tokens[:, :-1].repeat(len(mask), 1),
+        attention_mask=real,
         past_key_values=cache,
         **{name: value.repeat_interleave(count, dim=-2) for name, value in places.items()},
     )
-    # The prompt's last logits foretell an answer's first token, each token's the next one.
-    first = read.logits[:, -1:].repeat_interleave(count, 0)
-    return torch.cat([first, said.logits[:, :-1]], 1)
+    return torch.cat([first, said.logits], 1)
 
 
 def after_a_space(text: str) -> str:

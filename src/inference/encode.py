@@ -22,7 +22,7 @@ from src.inference.generate import to_device
 from src.models import load_base, load_processor
 from src.records import MEDIA, ROW_GROUP, SPLITS, read_split
 from src.schema import Recipe
-from src.training.collator import media
+from src.training.prompts import media, rendered
 
 BATCH = 16  # pictures or frames in one forward pass
 Place = tuple[str, int]  # a split, and the place of a record in it
@@ -101,8 +101,7 @@ def _features(
 ) -> Iterator[torch.Tensor]:
     """The features of all, a batch at a time: (batch, tokens, width)."""
     size = max(1, BATCH // (shown.frames or 1))
-    of_medium = ["video"] if shown.medium == "video" else []
-    prompt = family.render(processor, None, "", *of_medium)
+    prompt = rendered(family, processor, None, "", shown.medium)
     with tqdm(total=len(firsts), desc="encode", unit="example") as bar:
         for start in range(0, len(firsts), size):
             batch = [shown.at(place) for place in firsts[start : start + size]]

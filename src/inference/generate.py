@@ -5,7 +5,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from src.errors import UserError
-from src.processes import is_first
+from src.processes import gathered, is_first, share
 from src.records import Generated
 from src.schema import Generation
 from src.training.collator import Collator, foretell, log_likelihood, pad_right
@@ -31,38 +31,67 @@ Result = TypeVar("Result")
 
 
 def in_batches(
-    work: Callable[[list[Any]], Result], records: Sequence[Any], size: int, what: str
+    work: Callable[[list[Any]], Sequence[Result]],
+    records: Sequence[Any],
+    lengths: Sequence[int],
+    size: int,
+    what: str,
 ) -> list[Result]:
-    """What `work` makes of consecutive slices of at most `size` records.
+    """What `work` makes of each record, a batch at a time, in the order of the records.
 
-    A slice for which the memory is too small is halved, and so are those after it. A progress bar
-    shows where there are several.
+    The longest come first, `size` of them in a batch, and of shorter ones as many as have no more
+    tokens together. A batch for which the memory is too small is halved, and so are those after it.
+    Several processes deal the batches among them, and each gets everything. A progress bar shows
+    where there are several.
 
     Raises:
         UserError: the memory is too small for a single record.
     """
-    made: list[Result] = []
-    start = 0
-    hidden = len(records) <= size or not is_first()
-    with tqdm(total=len(records), desc=what, unit="example", disable=hidden) as bar:
-        while start < len(records):
-            batch = [records[i] for i in range(start, min(start + size, len(records)))]
-            result = _attempt(work, batch)
+    longest = max(lengths, default=0)
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches = list(share(by_tokens(order, lengths, size * longest)))
+    made: dict[int, Result] = {}
+    hidden = len(batches) < 2 or not is_first()
+    count = sum(map(len, batches))
+    with tqdm(total=count, desc=what, unit="example", disable=hidden) as bar:
+        while batches:
+            numbers = batches[0]
+            result = _attempt(work, [records[i] for i in numbers])
             if result is not None:
-                made.append(result)
-                start += len(batch)
-                bar.update(len(batch))
+                made.update(zip(numbers, result, strict=True))
+                bar.update(len(batches.pop(0)))
                 continue
             # Only here, where no traceback holds what filled the memory.
             clear_device_cache(garbage_collection=True)
-            size = len(batch) // 2
+            size = len(numbers) // 2
             if not size:
                 raise UserError(f"{what}: the memory is too small for a single example")
             tqdm.write(f"{what}: out of memory; going on in batches of {size}", sys.stderr)
-    return made
+            batches = by_tokens(list(chain(*batches)), lengths, size * lengths[numbers[0]])
+    everything = dict(chain.from_iterable(part.items() for part in gathered(made)))
+    return [everything[i] for i in range(len(lengths))]
 
 
-def _attempt(work: Callable[[list[Any]], Result], batch: list[Any]) -> Result | None:
+def by_tokens(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of records in batches, in their order, each with as many as its padding lets in.
+
+    Args:
+        order: the numbers, of the longest record first.
+        lengths: tokens of every record.
+        most: tokens in a batch, with those that fill it up; one record may have more by itself.
+    """
+    batches: list[list[int]] = []
+    for number in order:
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= most:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+def _attempt(
+    work: Callable[[list[Any]], Sequence[Result]], batch: list[Any]
+) -> Sequence[Result] | None:
     """None where the memory is too small."""
     try:
         return work(batch)
@@ -108,12 +137,12 @@ def generate(
         collator: without answers.
         records: with an `id` where answers are sampled.
         generation: how a text is written.
-        batch_size: records in one forward pass.
+        batch_size: of the longest records in one forward pass.
         seed: of what is sampled, together with a record's id.
     """
     ends = end_tokens(model, collator)
 
-    def written(batch: list[Any]) -> Generated:
+    def written(batch: list[Any]) -> list[tuple[str, float, int, bool]]:
         inputs = to_device(collator.prompts(batch), model)
         tokens = model.generate(
             **inputs,
@@ -130,14 +159,15 @@ def generate(
         )
         start = 1 if collator.encoder_decoder else inputs["input_ids"].shape[1]
         rows = [_until(row, ends) for row in tokens[:, start:].tolist()]
-        return Generated(
-            [clean(text) for text in collator.tokenizer.batch_decode(rows, True)],
-            _likelihoods(model, collator, inputs, rows),
-            np.array(list(map(len, rows))),
-            np.array([row[-1] in ends for row in rows]),
-        )
+        texts = [clean(text) for text in collator.tokenizer.batch_decode(rows, True)]
+        likelihoods = _likelihoods(model, collator, inputs, rows)
+        ended = [row[-1] in ends for row in rows]
+        return list(zip(texts, likelihoods, map(len, rows), ended, strict=True))
 
-    return joined(in_batches(written, records, batch_size, "generate"))
+    lengths = [length + generation.max_new_tokens for length in collator.lengths(records)]
+    said = in_batches(written, records, lengths, batch_size, "generate")
+    texts, *numbers = zip(*said, strict=True)
+    return Generated(list(texts), *map(np.array, numbers))
 
 
 def _placeholders(model: PreTrainedModel) -> list[int] | None:
@@ -175,13 +205,6 @@ def _likelihoods(
     """Log-probability of each row of tokens after its prompt: (rows,)."""
     given = collator.join({k: v.cpu() for k, v in inputs.items()}, rows)
     return log_likelihood(foretell(model, to_device(given, model))).cpu().numpy()
-
-
-def joined(parts: Sequence[Generated]) -> Generated:
-    """What was written of several batches, in order."""
-    texts = [text for part in parts for text in part.texts]
-    numbers = [f.name for f in fields(Generated) if f.name != "texts"]
-    return Generated(texts, *(np.concatenate([getattr(p, n) for p in parts]) for n in numbers))
 
 
 _TOKEN = re.compile(r"<\|[^<>|]*\|>")
@@ -222,11 +245,11 @@ def score(
     padded = pad_right(ids, collator.tokenizer.pad_token_id)
     tokens, real = (tensor.to(model.device) for tensor in padded)
 
-    def scored(batch: list[Any]) -> np.ndarray:
+    def scored(batch: list[Any]) -> Sequence[np.ndarray]:
         inputs = to_device(collator.prompts(batch), model)
         return _score_batch(model, collator, inputs, tokens, real).float().cpu().numpy()
 
-    return np.concatenate(in_batches(scored, records, batch_size, "score"))
+    return np.stack(in_batches(scored, records, collator.lengths(records), batch_size, "score"))
 
 
 @torch.inference_mode()
@@ -235,13 +258,14 @@ def classify(
 ) -> np.ndarray:
     """Logits of the second head for every record: (records, classes)."""
 
-    def classified(batch: list[Any]) -> np.ndarray:
+    def classified(batch: list[Any]) -> Sequence[np.ndarray]:
         inputs = to_device(collator.prompts(batch), model)
         last = torch.full((len(batch),), inputs["input_ids"].shape[1] - 1, device=model.device)
         output = model(**inputs, classify_at=last, logits_to_keep=1, use_cache=False)
         return output.class_logits.cpu().numpy()
 
-    return np.concatenate(in_batches(classified, records, batch_size, "classify"))
+    lengths = collator.lengths(records)
+    return np.stack(in_batches(classified, records, lengths, batch_size, "classify"))
 
 
 def _score_batch(

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from src import metrics
 from src.features import Features, shown
 from src.files import whole
-from src.inference.generate import base_of, classify, generate, joined, score
+from src.inference.generate import base_of, classify, generate, score
 from src.models import CLASSIFIER
-from src.processes import gathered, share
 from src.quality import Quality, doubts
 from src.records import MEDIA, Generated, read_split
 from src.schema import Doubt, Recipe
@@ -66,36 +64,17 @@ def answers(
         recipe: says how long an answer may be and what is doubtful.
         records: with their pictures, which are decoded where they are needed.
         rows: the same, where no picture is needed.
-        batch_size: records in one forward pass.
+        batch_size: of the longest records in one forward pass.
         seed: of answers that are sampled.
     """
     task = collator.task
-    said, scores = _ask_together(model, collator, recipe, records, batch_size, seed)
+    said, scores = _ask(model, collator, recipe, records, batch_size, seed)
     frame = task.predictions(rows, said, scores)
     for name in PROPERTIES:
         frame[name] = [row[name] for row in rows]
     frame["correct"] = metrics.load(recipe.task).correct(frame)
     reasons = [[*_of_picture(row, recipe.doubt), *task.doubts(row)] for row in rows]
     return frame.assign(doubt=["; ".join(found) for found in reasons])
-
-
-def _ask_together(
-    model: PreTrainedModel,
-    collator: Collator,
-    recipe: Recipe,
-    records: Sequence[Mapping[str, Any]],
-    batch_size: int,
-    seed: int,
-) -> tuple[Generated, np.ndarray | None]:
-    """Answers and scores of all records, of which each process asks for its share."""
-    mine = share(len(records), batch_size)
-    own = Subset(records, mine) if len(mine) < len(records) else records
-    asked = _ask(model, collator, recipe, own, batch_size, seed) if mine else None
-    parts = [part for part in gathered(asked) if part]
-    if len(parts) == 1:
-        return parts[0]
-    said, scores = zip(*parts, strict=True)
-    return joined(said), None if scores[0] is None else np.concatenate(scores)
 
 
 def _ask(

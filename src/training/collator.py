@@ -1,21 +1,19 @@
 """Records into a batch of model inputs."""
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from datasets import Dataset
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, ProcessorMixin
 
 from src.features import ROW, Features
+from src.records import MEDIA
+from src.training.prompts import Tokenized, media, rendered
 
 IGNORED = -100
 
@@ -56,8 +54,11 @@ class Collator:
         pool: PromptPool | None = None,
         features: Features | None = None,
     ) -> None:
-        self.tokenized = Tokenized(processor, features) if features else None
         self.features = features
+        self.tokenized = None
+        if features:
+            prompt = rendered(family, processor, None, "", features.medium)
+            self.tokenized = Tokenized(processor, features, prompt)
         self.pool = pool
         self.processor = processor
         self.encoder_decoder = encoder_decoder
@@ -122,8 +123,30 @@ class Collator:
         or video needs the `medium`.
         """
         task = task or (self.pool(record) if self.pool else self.task)
-        of_medium = ["video"] if (medium or self.medium(record)) == "video" else []
-        return self.family.render(self.processor, task.system, task.question(record), *of_medium)
+        medium = medium or self.medium(record)
+        question = task.question(record)
+        return rendered(self.family, self.processor, task.system, question, medium)
+
+    def lengths(self, records: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Tokens of each record's prompt with its picture or video, of the longest of a pool."""
+        if not len(records):
+            return []
+        first = records[0]
+        medium, tasks = self.medium(first), self.pool.tasks if self.pool else [self.task]
+        # prepare makes every picture or video of a data set the same size: all have as many tokens.
+        visual = 0
+        if not self.tokenized:
+            alone = len(self.tokenizer(self.prompt(first))["input_ids"])
+            visual = self.prompts([first])["input_ids"].shape[1] - alone
+
+        def tokens(record: Mapping[str, Any], task: Any) -> int:
+            prompt = self.prompt(record, task, medium)
+            if self.tokenized:
+                # Kept, so that no epoch and none of its workers does it again.
+                return len(self.tokenized.ids(prompt))
+            return visual + len(self.tokenizer(prompt)["input_ids"])
+
+        return [max(tokens(record, task) for task in tasks) for record in without_media(records)]
 
     def medium(self, record: Mapping[str, Any]) -> str:
         """What a record shows: `image` or `video`."""
@@ -136,76 +159,11 @@ class Collator:
         return media(medium, [record[medium] for record in records])
 
 
-def media(medium: str, shown: Sequence[Any]) -> dict[str, Any]:
-    """Pictures, or videos as lists of frames, as a processor takes them."""
-    if medium == "image":
-        return {"images": list(shown)}
-    # In [0, 1] and of the right size already: neither is done a second time.
-    return {"videos": list(map(as_tensor, shown)), "do_rescale": False, "do_resize": False}
-
-
-class Tokenized:
-    """Prompts as the processor makes them, each text once and without a picture.
-
-    All media of a data set have one size, so that all stand as so many tokens in a prompt: where
-    the text has its placeholder, or in front where it has none.
-    """
-
-    def __init__(self, processor: ProcessorMixin, features: Features) -> None:
-        self.tokenizer = processor.tokenizer
-        self.features = features
-        self.processor = processor
-        self._known: dict[str, np.ndarray] = {}
-        self._placeholder: int | None = None
-
-    def ids(self, text: str) -> np.ndarray:
-        """Token ids of a prompt: (sequence,)."""
-        if text not in self._known:
-            if self._placeholder is None:
-                self._learn(text)
-            own = np.array(self.tokenizer(text)["input_ids"], dtype=np.int32)
-            places = np.flatnonzero(own == self._placeholder)
-            before, after = np.split(own, places[:1] if len(places) else [0])
-            seen = np.full(self._count, self._placeholder, dtype=np.int32)
-            self._known[text] = np.concatenate([before, seen, after[len(places[:1]) :]])
-        return self._known[text]
-
-    def _learn(self, text: str) -> None:
-        """What the processor makes of one prompt with a blank picture or video."""
-        medium, side = self.features.medium, self.features.size
-        blank = Image.new("RGB", (side, side))
-        shown = [blank] * self.features.frames if self.features.frames else blank
-        made = dict(self.processor(text=[text], return_tensors="pt", **media(medium, [shown])))
-        pixels = "pixel_values" if medium == "image" else "pixel_values_videos"
-        del made[pixels]
-        self._pixels = pixels
-        ids = made.pop("input_ids")[0]
-        del made["attention_mask"]
-        extra = Counter(ids.tolist()) - Counter(self.tokenizer(text)["input_ids"])
-        (self._placeholder,) = extra
-        self._count = int((ids == self._placeholder).sum())
-        types = made.pop("mm_token_type_ids", None)
-        self._type = None if types is None else int(types[0][ids == self._placeholder][0])
-        self._of_each = made  # such as the grid of a picture: (1, ...)
-
-    def batch(self, texts: Sequence[str], rows: Sequence[int], side: str) -> dict[str, Any]:
-        """The processor's inputs, padded on one side, with features where it has pixels."""
-        ids = [torch.from_numpy(self.ids(text)).long() for text in texts]
-        padded = partial(pad_sequence, batch_first=True, padding_side=side)
-        tokens = padded(ids, padding_value=self.tokenizer.pad_token_id)
-        real = padded([torch.ones_like(row) for row in ids])
-        batch = {"input_ids": tokens, "attention_mask": real}
-        if self._type is not None:
-            batch["mm_token_type_ids"] = (tokens == self._placeholder).long() * self._type
-        for name, value in self._of_each.items():
-            batch[name] = value.repeat_interleave(len(texts), 0)
-        return batch | {self._pixels: self.features.of(rows)}
-
-
-def as_tensor(frames: Sequence[Image.Image]) -> torch.Tensor:
-    """The frames of a video: (frames, 3, height, width), in [0, 1]."""
-    stacked = np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+def without_media(records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The records, without decoding what they show."""
+    if not isinstance(records, Dataset):
+        return records
+    return records.select_columns([name for name in records.column_names if name not in MEDIA])
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

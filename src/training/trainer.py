@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -18,19 +18,39 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
 from src.processes import number
-from src.records import MEDIA
 from src.schema import Training
-from src.training.collator import IGNORED, Collator, Foretold, PromptPool, foretell
+from src.training.collator import (
+    IGNORED,
+    Collator,
+    Foretold,
+    PromptPool,
+    foretell,
+    without_media,
+)
 from src.training.shared import EvenShares, accumulation, sharded, sharding
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
+LENGTH = "length"  # a column of tokens
+
+
+class ByLength(LengthGroupedSampler):
+    """Batches of much the same length, in an order of each epoch's own."""
+
+    def __init__(self, seed: int, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, generator=torch.Generator().manual_seed(seed))
+        self.seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch; the data loader says which it is."""
+        self.generator.manual_seed(self.seed + epoch)
 
 
 class AnswerLoss(EvenShares):
@@ -68,6 +88,19 @@ class AnswerLoss(EvenShares):
             return answer_loss(said, None)
         # Tokens are those of all processes, over which the gradients are then averaged.
         return answer_loss(said, tokens) * self.accelerator.num_processes
+
+    def _get_train_sampler(self, *args: Any) -> Sampler | None:
+        """By length where the examples tell it, else the trainer's own.
+
+        The trainer's way to do so groups evaluations too, and draws from the global generator,
+        which a resumed run has elsewhere.
+        """
+        if LENGTH not in self.train_dataset.column_names:
+            return super()._get_train_sampler(*args)
+        # In batches of a whole step, however many processes share it.
+        shares = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        size = self.args.train_batch_size * shares
+        return ByLength(self.args.data_seed, size, lengths=list(self.train_dataset[LENGTH]))
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """The trainer's own, with the collator of evaluations."""
@@ -215,7 +248,9 @@ def train(
     Returns:
         The log: entries with `step` and `loss` (training) or `eval_loss` (validation).
     """
-    check_lengths(collator, train_set, training.max_length, "train")
+    lengths = check_lengths(collator, train_set, training.max_length, "train")
+    if training.group_by_length:
+        train_set = train_set.add_column(LENGTH, lengths)
     check_lengths(eval_collator or collator, validation_set, training.max_length, "validation")
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
@@ -322,37 +357,28 @@ def arguments(
     )
 
 
-def check_lengths(collator: Collator, records: Dataset, longest: int, split: str) -> None:
+def check_lengths(collator: Collator, records: Dataset, longest: int, split: str) -> list[int]:
     """Refuse an example that does not fit, before any training.
 
     Cutting a prompt would cut picture tokens, whose count must equal that of the features.
 
+    Returns:
+        The tokens of each example: prompt, picture or video, and answer.
+
     Raises:
         UserError: names the record and the length that it needs.
     """
-    first = records[0]
-    medium = collator.medium(first)
-    shown = "video" if medium == "video" else "picture"
-    tasks = collator.pool.tasks if collator.pool else [collator.task]
-    # prepare makes every picture or video of a data set the same size: all have as many tokens.
-    whole = collator.prompts([first])["input_ids"].shape[1]
-    visual = whole - len(collator.tokenizer(collator.prompt(first))["input_ids"])
-
-    def prompt_tokens(record: Mapping[str, Any], task: Any) -> int:
-        prompt = collator.prompt(record, task, medium)
-        if collator.tokenized:
-            # Kept, so that no epoch and none of its workers does it again.
-            return len(collator.tokenized.ids(prompt))
-        return visual + len(collator.tokenizer(prompt)["input_ids"])
-
-    for record in records.select_columns([c for c in records.column_names if c not in MEDIA]):
-        answer = collator.answer_ids(collator.task.answer(record))
-        needed = max(prompt_tokens(record, task) for task in tasks) + len(answer)
+    shown = "video" if collator.medium(records[0]) == "video" else "picture"
+    found = []
+    for record, prompt in zip(without_media(records), collator.lengths(records), strict=True):
+        needed = prompt + len(collator.answer_ids(collator.task.answer(record)))
         if needed > longest:
             raise UserError(
                 f"{split} record {record['id']}: prompt, {shown} and answer are {needed} tokens "
                 f"and train.max_length is {longest}; raise it to {needed} or shorten the prompt"
             )
+        found.append(needed)
+    return found
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

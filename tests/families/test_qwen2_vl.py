@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from src.drawing import clips
 from src.families import qwen2_vl
-from src.training.collator import as_tensor
+from src.training.prompts import as_tensor
 
 
 def test_pictures_as_a_tensor_are_the_processors_own(processor, faces):

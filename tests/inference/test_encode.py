@@ -10,7 +10,7 @@ import torch
 import stages.encode
 from src import models, tasks
 from src.errors import UserError
-from src.features import ROW, Features, opened, shown
+from src.features import ROW, ROWS, Features, opened, shown, write
 from src.inference import encode
 from src.inference.generate import generate, score, to_device
 from src.records import MEDIA, Record, SplitWriter, read_split
@@ -252,6 +252,19 @@ class TestStore:
     def test_what_is_not_there_names_the_stage_that_makes_it(self, tmp_path):
         with pytest.raises(UserError, match="dvc repro encode@some"):
             opened(tmp_path / "some")
+
+    def test_a_damaged_store_is_one_line(self, tmp_path):
+        place = tmp_path / "some"
+        known = {"medium": "image", "frames": None, "size": 56, "splits": {}}
+        write(place, [torch.ones(3, 4, 8)], known)
+        whole = (place / ROWS).read_bytes()
+        for left in (whole[: len(whole) // 2], b""):
+            (place / ROWS).write_bytes(left)
+            with pytest.raises(UserError, match=r"features\.arrow: cannot be read.* encode@some"):
+                opened(place)
+        (place / ROWS).unlink()
+        with pytest.raises(UserError, match=r"features\.arrow: cannot be read.* encode@some"):
+            opened(place)
 
     def test_a_disk_without_room_ends_before_anything_is_written(
         self, base, recipe, faces, tmp_path, monkeypatch

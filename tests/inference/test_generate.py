@@ -3,6 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.errors import UserError
 from src.inference.generate import Draw, clean, end_tokens, generate, in_batches, score
@@ -61,15 +63,15 @@ def test_batch_size_changes_no_answer(model, prompts, faces, way):
 
 
 @pytest.fixture
-def small_memory(model):
-    """The model on a machine whose memory holds three prompts; the sizes that were tried."""
-    tried = []
+def small_memory(model, prompts, faces):
+    """The model where memory holds the tokens of three long prompts; the rows that were tried."""
+    tried, held = [], 3 * max(prompts.lengths(faces))
 
     def fill(module, args, inputs):
         if inputs.get("past_key_values") is not None:
             return  # reads on from prompts that it holds already
         tried.append(len(inputs["input_ids"]))
-        if tried[-1] > 3:
+        if inputs["input_ids"].numel() > held:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     base = model.get_base_model()
@@ -82,7 +84,8 @@ def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, small_
     expected = score(model, prompts, faces, LABELS, batch_size=2)
     small_memory.clear()
     found = score(model, prompts, faces, LABELS, batch_size=12)
-    assert small_memory == [12, 6, 3, 3, 3, 3]
+    assert small_memory[:3] == [12, 6, 3]
+    assert sum(small_memory) == 12 + 6 + 12, "a batch after it was too large again"
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
     assert "out of memory; going on in batches of 3" in capsys.readouterr().err
 
@@ -92,12 +95,44 @@ def test_what_memory_cannot_hold_alone_is_one_line(faces):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     with pytest.raises(UserError, match="score: the memory is too small for a single example"):
-        in_batches(fill, faces, 4, "score")
+        in_batches(fill, faces, [9] * len(faces), 4, "score")
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(faces):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        in_batches(lambda batch: torch.ones(2, 3) @ torch.ones(2, 3), faces, 4, "score")
+        work = lambda batch: torch.ones(2, 3) @ torch.ones(2, 3)  # noqa: E731
+        in_batches(work, faces, [9] * len(faces), 4, "score")
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 8))
+def test_a_batch_has_as_many_as_its_longest_lets_in_and_answers_keep_their_order(lengths, size):
+    batches = []
+
+    def work(batch):
+        batches.append(batch)
+        return [number * 10 for number in batch]
+
+    made = in_batches(work, range(len(lengths)), lengths, size, "score")
+    assert made == [number * 10 for number in range(len(lengths))]
+    most = size * max(lengths, default=0)
+    for batch, after in pairwise([*batches, []]):
+        longest = lengths[batch[0]]
+        assert max(lengths[i] for i in batch) == longest
+        assert longest * len(batch) <= most
+        assert not after or longest * (len(batch) + 1) > most, "another one had found room"
+
+
+def test_after_too_little_memory_no_batch_is_as_large_again():
+    lengths, tried = [40, 30, 20, 10, 10, 10, 10, 10], []
+
+    def work(batch):
+        tried.append(sum([lengths[batch[0]]] * len(batch)))
+        if tried[-1] > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return batch
+
+    assert in_batches(work, range(8), lengths, 2, "score") == list(range(8))
+    assert max(tried[1:]) <= tried[0] / 2
 
 
 def test_beams_find_what_is_likelier_than_the_greedy_answer(model, prompts, faces):
@@ -192,17 +227,14 @@ def test_the_likelihood_of_a_text_is_that_of_its_tokens_to_the_end(
     architecture, model, prompts, questions, faces, monkeypatch
 ):
     ids = []
-    texts = ["", ""]
-    monkeypatch.setattr(
-        prompts.tokenizer, "batch_decode", lambda rows, *_: ids.extend(rows) or texts
-    )
-    found = generate(model, prompts, faces[:2], written(4), batch_size=2)
+    monkeypatch.setattr(prompts.tokenizer, "batch_decode", lambda rows, *_: ids.extend(rows) or "?")
     collator = architecture.collator(questions, answers=True)
-    for number, row in enumerate(ids):
-        monkeypatch.setattr(collator, "answer_ids", lambda _, own=row: own)
-        expected = likelihoods(model, collator, [faces[number]], [""])
-        np.testing.assert_allclose(found.likelihoods[number], expected[0], atol=1e-3)
-        assert found.tokens[number] == len(row)
+    for face in faces[:2]:
+        found = generate(model, prompts, [face], written(4), batch_size=2)
+        monkeypatch.setattr(collator, "answer_ids", lambda _: ids[-1])
+        expected = likelihoods(model, collator, [face], [""])
+        np.testing.assert_allclose(found.likelihoods, expected, atol=1e-3)
+        assert found.tokens == [len(ids[-1])]
 
 
 def test_a_text_ends_where_training_ends_it_and_where_the_base_does(architecture, model, prompts):

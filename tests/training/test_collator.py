@@ -72,3 +72,11 @@ def test_an_answer_is_tokenized_as_it_follows_the_prompt(architecture, questions
     prompt = family.render(architecture.processor, None, "Which?")
     both = tokenizer(prompt + family.answer("Joy"))["input_ids"]
     assert collator.answer_ids("Joy")[:-1] == both[len(tokenizer(prompt)["input_ids"]) :]
+
+
+def test_lengths_are_those_of_the_prompts_that_the_model_gets(architecture, questions, faces):
+    collator = architecture.collator(questions, answers=False)
+    found = collator.lengths(faces)
+    assert found == [int(collator([face])["attention_mask"].sum()) for face in faces]
+    assert len(set(found)) > 1, "prompts of one length test nothing"
+    assert collator.lengths([]) == []

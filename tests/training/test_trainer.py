@@ -1,9 +1,12 @@
 import hashlib
+import random
+from itertools import chain
 
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
 from torch.nn import functional
+from transformers import TrainerCallback
 
 from src import models
 from src.errors import UserError
@@ -225,3 +228,56 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert trainer.last_whole_checkpoint(tmp_path).name == "checkpoint-5"
+
+
+class Stop(TrainerCallback):
+    """Ends the run behind a step, as a kill does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_batches_by_length_come_in_another_order_each_epoch_and_again_after_a_stop(
+    base, recipe, processor, task, collator, records, settings, tmp_path
+):
+    grouped = settings.model_copy(update={"group_by_length": True, "epochs": 4.0, "evaluations": 4})
+    asked = []
+
+    class Noting(Collator):
+        def __call__(self, batch):
+            asked.append([record["id"] for record in batch])
+            return super().__call__(batch)
+
+    noting = Noting(processor, qwen2_vl, task, answers=True)
+
+    def run(folder, *callbacks):
+        asked.clear()
+        model = adapter(base, recipe)
+        more = {"eval_collator": collator, "callbacks": callbacks}
+        trainer.train(model, noting, records, records, grouped, folder, seed=1, **more)
+        return digest(model, folder / "adapter")
+
+    whole = run(tmp_path / "whole")
+    epochs = [asked[i : i + 3] for i in range(0, len(asked), 3)]
+    assert [sorted(chain(*epoch)) for epoch in epochs] == [sorted(records["id"])] * 4
+    assert len({str(epoch) for epoch in epochs}) == 4
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", Stop(6))
+    assert run(tmp_path / "stopped") == whole
+    assert asked == list(chain(*epochs[2:]))
+
+
+def test_batches_by_length_need_little_padding():
+    rng = random.Random(0)
+    lengths = [rng.randint(20, 100) for _ in range(130)]
+
+    def padded(order) -> int:
+        return sum(max(lengths[i] for i in order[at : at + 4]) * 4 for at in range(0, 130, 4))
+
+    order = list(trainer.ByLength(1, 4, lengths=lengths))
+    assert sorted(order) == list(range(130))
+    assert padded(order) < 1.15 * sum(lengths) < 1.25 * sum(lengths) < padded(range(130))

@@ -12,9 +12,9 @@ from src import models, tasks
 from src.errors import UserError
 from src.inference.generate import generate
 from src.training import trainer
-from src.training.collator import as_tensor
 from src.training.load import collator_of
 from src.training.pretrain import EXAM
+from src.training.prompts import as_tensor
 
 
 @pytest.fixture(scope="module")

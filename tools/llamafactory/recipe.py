@@ -24,6 +24,7 @@ TRAINING: dict[str, tuple[str, Any, type]] = {
     "max_grad_norm": ("max_grad_norm", 1.0, float),
     "optimizer": ("optim", "adamw_torch", str),
     "gradient_checkpointing": ("disable_gradient_checkpointing", False, bool),
+    "group_by_length": ("group_by_length", False, bool),
     "max_length": ("cutoff_len", 2048, int),
     "workers": ("dataloader_num_workers", 0, int),
     "seed": ("seed", 42, int),

@@ -51,12 +51,12 @@ def after_prefix(
     count, width = tokens.shape
     mask = inputs["attention_mask"]
     read: Any = model(**inputs, use_cache=True, logits_to_keep=1)
-    cache = getattr(read, "language_model_outputs", read).past_key_values
-    cache.batch_repeat_interleave(count)
     # The prompt's last logits foretell an answer's first token, each token's the next one.
     first = read.logits[:, -1:].repeat_interleave(count, 0)
     if width == 1:
         return first
+    cache = getattr(read, "language_model_outputs", read).past_key_values
+    cache.batch_repeat_interleave(count)
     # So that the last token is not read: nothing follows it.
     real = torch.cat([mask.repeat_interleave(count, 0), real[:, :-1].repeat(len(mask), 1)], 1)
     places = positions_after(model, mask.sum(1), width - 1)

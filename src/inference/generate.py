@@ -66,7 +66,10 @@ def in_batches(
             size = len(numbers) // 2
             if not size:
                 raise UserError(f"{what}: the memory is too small for a single example")
-            tqdm.write(f"{what}: out of memory; going on in batches of {size}", sys.stderr)
+            tqdm.write(
+                f"{what}: out of memory with {len(numbers)}; going on with half as many at a time",
+                sys.stderr,
+            )
             batches = by_tokens(list(chain(*batches)), lengths, size * lengths[numbers[0]])
     everything = dict(chain.from_iterable(part.items() for part in gathered(made)))
     return [everything[i] for i in range(len(lengths))]
@@ -249,7 +252,9 @@ def score(
         inputs = to_device(collator.prompts(batch), model)
         return _score_batch(model, collator, inputs, tokens, real).float().cpu().numpy()
 
-    return np.stack(in_batches(scored, records, collator.lengths(records), batch_size, "score"))
+    # The prompt is in the cache once for each answer.
+    lengths = [len(ids) * (length + tokens.shape[1]) for length in collator.lengths(records)]
+    return np.stack(in_batches(scored, records, lengths, batch_size, "score"))
 
 
 @torch.inference_mode()

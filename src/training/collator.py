@@ -55,6 +55,7 @@ class Collator:
         features: Features | None = None,
     ) -> None:
         self.features = features
+        self._visual: int | None = None  # tokens of a picture or video, beside its placeholder
         self.tokenized = None
         if features:
             prompt = rendered(family, processor, None, "", features.medium)
@@ -133,18 +134,17 @@ class Collator:
             return []
         first = records[0]
         medium, tasks = self.medium(first), self.pool.tasks if self.pool else [self.task]
-        # prepare makes every picture or video of a data set the same size: all have as many tokens.
-        visual = 0
-        if not self.tokenized:
+        if self._visual is None and not self.tokenized:
+            # Every picture or video of a data set has the same size, and so as many tokens.
             alone = len(self.tokenizer(self.prompt(first))["input_ids"])
-            visual = self.prompts([first])["input_ids"].shape[1] - alone
+            self._visual = self.prompts([first])["input_ids"].shape[1] - alone
 
         def tokens(record: Mapping[str, Any], task: Any) -> int:
             prompt = self.prompt(record, task, medium)
             if self.tokenized:
                 # Kept, so that no epoch and none of its workers does it again.
                 return len(self.tokenized.ids(prompt))
-            return visual + len(self.tokenizer(prompt)["input_ids"])
+            return self._visual + len(self.tokenizer(prompt)["input_ids"])
 
         return [max(tokens(record, task) for task in tasks) for record in without_media(records)]
 

@@ -34,11 +34,10 @@ from src.training.collator import (
     foretell,
     without_media,
 )
-from src.training.shared import EvenShares, accumulation, sharded, sharding
+from src.training.shared import EvenShares, TellEpoch, accumulation, sharded, sharding
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
-LENGTH = "length"  # a column of tokens
 
 
 class ByLength(LengthGroupedSampler):
@@ -61,6 +60,7 @@ class AnswerLoss(EvenShares):
     """
 
     eval_collator: Collator | None = None  # of evaluations, where it is not that of training
+    lengths: Sequence[int] | None = None  # of the examples, where like ones come together
     _right: list[torch.Tensor] | None = None  # of each batch of an evaluation
 
     def compute_loss(
@@ -90,17 +90,17 @@ class AnswerLoss(EvenShares):
         return answer_loss(said, tokens) * self.accelerator.num_processes
 
     def _get_train_sampler(self, *args: Any) -> Sampler | None:
-        """By length where the examples tell it, else the trainer's own.
+        """By length where the lengths are known, else the trainer's own.
 
         The trainer's way to do so groups evaluations too, and draws from the global generator,
         which a resumed run has elsewhere.
         """
-        if LENGTH not in self.train_dataset.column_names:
+        if self.lengths is None:
             return super()._get_train_sampler(*args)
         # In batches of a whole step, however many processes share it.
         shares = self.args.gradient_accumulation_steps * self.accelerator.num_processes
         size = self.args.train_batch_size * shares
-        return ByLength(self.args.data_seed, size, lengths=list(self.train_dataset[LENGTH]))
+        return ByLength(self.args.data_seed, size, lengths=self.lengths)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """The trainer's own, with the collator of evaluations."""
@@ -249,15 +249,22 @@ def train(
         The log: entries with `step` and `loss` (training) or `eval_loss` (validation).
     """
     lengths = check_lengths(collator, train_set, training.max_length, "train")
-    if training.group_by_length:
-        train_set = train_set.add_column(LENGTH, lengths)
     check_lengths(eval_collator or collator, validation_set, training.max_length, "validation")
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
         language_model(model).activation_checkpointing_enable({"use_reentrant": False})
     settings = arguments(training, checkpoints, model.dtype, seed, class_weight is not None)
-    more = {"eval_collator": eval_collator, "class_weight": class_weight, "callbacks": callbacks}
-    return fit(model, collator, train_set, validation_set, settings, **more)
+    return fit(
+        model,
+        collator,
+        train_set,
+        validation_set,
+        settings,
+        eval_collator=eval_collator,
+        class_weight=class_weight,
+        callbacks=callbacks,
+        lengths=lengths if training.group_by_length else None,
+    )
 
 
 def fit(
@@ -269,6 +276,7 @@ def fit(
     eval_collator: Collator | None = None,
     class_weight: float | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    lengths: Sequence[int] | None = None,
 ) -> list[dict[str, float]]:
     """Run the trainer, from the last whole checkpoint in its folder if there is one."""
     draw = [DrawPrompts(collator.pool)] if collator.pool else []
@@ -279,9 +287,9 @@ def fit(
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=collator.processor,
-        callbacks=[StopOnBadLoss(), *draw, *callbacks],
+        callbacks=[StopOnBadLoss(), TellEpoch(), *draw, *callbacks],
     )
-    trainer.eval_collator = eval_collator
+    trainer.eval_collator, trainer.lengths = eval_collator, lengths
     if class_weight is not None:
         trainer.class_weight = class_weight
     # TRL makes a quantized model's adapter bf16, in which steps as small as 2e-5 are lost.

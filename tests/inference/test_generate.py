@@ -87,7 +87,8 @@ def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, small_
     assert small_memory[:3] == [12, 6, 3]
     assert sum(small_memory) == 12 + 6 + 12, "a batch after it was too large again"
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-    assert "out of memory; going on in batches of 3" in capsys.readouterr().err
+    told = "score: out of memory with 6; going on with half as many at a time"
+    assert told in capsys.readouterr().err
 
 
 def test_what_memory_cannot_hold_alone_is_one_line(faces):

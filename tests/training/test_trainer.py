@@ -14,7 +14,7 @@ from src.families import qwen2_vl
 from src.inference.generate import generate
 from src.training import trainer
 from src.training.collator import IGNORED, Collator, foretell
-from src.training.pretrain import EXAM
+from src.training.pretrain import EXAM, PretrainTrainer
 
 
 @pytest.fixture
@@ -228,6 +228,17 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert trainer.last_whole_checkpoint(tmp_path).name == "checkpoint-5"
+
+
+def test_a_list_of_examples_will_do(base, recipe, collator, records, settings, tmp_path):
+    # As the build stage has them.
+    arguments = trainer.arguments(settings, tmp_path, torch.float32, seed=1)
+    arguments.max_steps, arguments.eval_strategy = 1, "no"
+    arguments.save_strategy, arguments.load_best_model_at_end = "no", False
+    by_answers = PretrainTrainer(
+        adapter(base, recipe), arguments, collator, train_dataset=list(records)
+    )
+    assert by_answers.train().global_step == 1
 
 
 class Stop(TrainerCallback):

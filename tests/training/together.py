@@ -87,7 +87,8 @@ def work(folder: Path, name: str, step: int | None) -> None:
             "epochs": 3.0,
             "batch_size": 2,
             "gradient_accumulation": 4,
-            "evaluations": 3,
+            "evaluations": 6,
+            "group_by_length": name == "esnlive_qwen2vl",
             "optimizer": "adamw_torch" if sharding else recipe.train.optimizer,
             "sharding": sharding if number() > 1 else None,
         }

@@ -1,0 +1,98 @@
+"""Bases of published shapes at a third of their width, with random weights, and work for them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from src import config, families
+from src.drawing.faces import draw, random_face
+from src.files import write_json
+from src.schema import Queries, Recipe, Text, Vision
+from src.training.pretrain import corpus
+
+SIDE = 224  # of a picture, in pixels
+FRAMES = 8  # of a video
+LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
+QUESTION = "What emotion does the face in the picture show? Answer with one word."
+EVA = Vision(layers=39, hidden=480, heads=6)
+# By base: the parts, and the words in the published vocabulary, most of which are never made here.
+SHAPES = {
+    "qwen2_vl": (
+        {
+            "vision": Vision(layers=32, hidden=432, heads=6),
+            "text": Text(layers=28, hidden=512, heads=4, kv_heads=2),
+        },
+        151_936,
+    ),
+    "blip2_opt": (
+        {
+            "vision": EVA,
+            "text": Text(layers=32, hidden=832, heads=8, kv_heads=8),
+            "queries": Queries(count=32, layers=12),
+        },
+        50_304,
+    ),
+    "blip2_flan_t5": (
+        {
+            "vision": EVA,
+            "text": Text(layers=24, hidden=704, heads=11, kv_heads=11),
+            "queries": Queries(count=32, layers=12),
+        },
+        32_128,
+    ),
+}
+PUBLISHED = {
+    "qwen2_vl": "Qwen2-VL-2B",
+    "blip2_opt": "BLIP-2 OPT-2.7b",
+    "blip2_flan_t5": "BLIP-2 FLAN-T5-XL",
+}
+
+
+def make(base: str, folder: Path) -> Path:
+    """Write a base as the build stage does, untrained."""
+    known = config.load().base[base]
+    parts, words = SHAPES[base]
+    spec = known.model.model_copy(update={"image_size": SIDE, **parts})
+    model, processor = families.load(known.family).build(spec, corpus(spec, 1), 1)
+    model.resize_token_embeddings(words, mean_resizing=False)
+    model.save_pretrained(folder / "checkpoint")
+    processor.save_pretrained(folder / "checkpoint")
+    write_json(folder / "manifest.json", {"id": str(folder / "checkpoint"), "revision": None})
+    return folder
+
+
+def recipe_on(base: str, precision: str) -> Recipe:
+    """The recipe of facial emotions on such a base: LoRA of rank 8 on queries and values."""
+    params = config.load()
+    recipe = params.recipes["emotion_qwen2vl"]
+    prompt = recipe.prompt.model_copy(update={"system": None, "question": QUESTION})
+    targets = ["q", "v"] if base == "blip2_flan_t5" else ["q_proj", "v_proj"]
+    lora = recipe.lora.model_copy(update={"dropout": 0.0, "targets": targets})
+    more = {"base": base, "family": params.base[base].family, "precision": precision}
+    return recipe.model_copy(update={"prompt": prompt, "lora": lora, **more})
+
+
+def faces(count: int) -> list[dict[str, Any]]:
+    """Drawn faces with their emotion."""
+    rng = random.Random(3)
+    return [
+        {
+            "id": str(i),
+            "image": draw(rng, random_face(rng, LABELS[i % 6]), SIDE)[0],
+            "label": LABELS[i % 6],
+        }
+        for i in range(count)
+    ]
+
+
+def clips(count: int) -> list[dict[str, Any]]:
+    """Videos whose frames are faces of one emotion."""
+    rng = random.Random(3)
+    return [
+        {
+            "id": str(i),
+            "video": [draw(rng, random_face(rng, LABELS[i % 6]), SIDE)[0] for _ in range(FRAMES)],
+            "label": LABELS[i % 6],
+        }
+        for i in range(count)
+    ]

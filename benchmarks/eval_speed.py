@@ -1,0 +1,141 @@
+"""Speed of scoring six classes: `python -m benchmarks.eval_speed`.
+
+The base has random weights and the shape of Qwen2-VL-2B or BLIP-2 OPT-2.7b at a third of its width.
+All ways answer the same question about the same pictures, one after the other in one process, so
+that a machine that slows down slows all of them. Scores are held against six full forward passes.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, recipe_on
+from src import models, tasks
+from src.features import ROW, Features, opened, write
+from src.inference.generate import score, to_device
+from src.training.collator import foretell, log_likelihood
+from src.training.load import collator_of
+
+BATCH = 8
+Way = Callable[[], np.ndarray | None]
+
+
+def main(
+    bases: Annotated[list[str] | None, typer.Argument(help="of params.yaml")] = None,
+    pictures: int = 16,
+    repeats: int = 5,
+    precision: str = "fp32",
+) -> None:
+    """Print seconds a picture of each way, and its ratio to ours."""
+    for base in bases or ["qwen2_vl", "blip2_opt"]:
+        with tempfile.TemporaryDirectory(prefix="eval-speed-") as scratch:
+            folder = make(base, Path(scratch))
+            ways = ways_of(folder, base, pictures, precision)
+            spent: dict[str, list[float]] = {name: [] for name in ways}
+            scores: dict[str, np.ndarray | None] = {}
+            for _ in range(repeats):
+                for name, way in ways.items():
+                    start = time.perf_counter()
+                    scores[name] = way()
+                    spent[name].append(time.perf_counter() - start)
+        show(base, pictures, precision, spent, scores)
+
+
+def show(
+    base: str,
+    pictures: int,
+    precision: str,
+    spent: dict[str, list[float]],
+    scores: dict[str, np.ndarray | None],
+) -> None:
+    """A table of all ways; the first is what the others are held against."""
+    ours, exact = next(iter(spent.values())), scores["six full forward passes"]
+    print(
+        f"\n{PUBLISHED[base]} at a third of its width, 4-bit, {precision}: {pictures} pictures of "
+        f"{SIDE} pixels, batches of {BATCH}, {len(ours)} runs each\n"
+    )
+    print("| way | s a picture | ratio (spread) | largest difference of a score |")
+    print("| --- | --- | --- | --- |")
+    for name, seconds in spent.items():
+        pairs = [theirs / own for own, theirs in zip(ours, seconds, strict=True)]
+        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+        found = scores[name]
+        off = "" if found is None else f"{np.abs(found - exact).max():.1e}"
+        each = statistics.median(seconds) / pictures
+        print(f"| {name} | {each:.3f} | {ratio if seconds is not ours else '1'} | {off} |")
+
+
+def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str, Way]:
+    """Ways to score all classes of all pictures, the first being this project's own."""
+    recipe, records = recipe_on(base, precision), faces(pictures)
+    task = tasks.load(recipe, LABELS)
+    live = models.load_base(folder, recipe)
+    collator = collator_of(folder, recipe, task, answers=False)
+    features = kept(folder, live, collator, records)
+    alone = models.load_base(folder, recipe, vision=False)
+    of_rows = collator_of(folder, recipe, task, answers=False, features=features)
+    rows = [{"id": r["id"], "label": r["label"], ROW: i} for i, r in enumerate(records)]
+
+    def encoded() -> np.ndarray:
+        kept(folder, live, collator, records)
+        return score(alone, of_rows, rows, LABELS, BATCH)
+
+    return {
+        "ours, features kept": lambda: score(alone, of_rows, rows, LABELS, BATCH),
+        "ours, features computed for this one use": encoded,
+        "ours, live tower": lambda: score(live, collator, records, LABELS, BATCH),
+        "six full forward passes": lambda: forwards(live, collator, records),
+        "batch-1 greedy, live tower": lambda: said(live, collator, records, 1),
+        "batched greedy, live tower": lambda: said(live, collator, records, BATCH),
+    }
+
+
+def kept(folder: Path, model: Any, collator: Any, records: list[dict[str, Any]]) -> Features:
+    """The features of all pictures, as the encode stage keeps them."""
+    family = collator.family
+    blocks = (
+        family.features(model, to_device(collator.prompts(records[i : i + 16]), model))
+        for i in range(0, len(records), 16)
+    )
+    known = {"medium": "image", "frames": None, "size": SIDE, "splits": {}}
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        write(Path(place) / "features", blocks, known)
+        return opened(Path(place) / "features")
+
+
+@torch.inference_mode()
+def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.ndarray:
+    """Each class after each prompt in a pass of its own."""
+    found = []
+    for start in range(0, len(records), BATCH):
+        batch = records[start : start + BATCH]
+        passes = []
+        for label in LABELS:
+            given = collator.with_answers(batch, [label] * len(batch))
+            passes.append(log_likelihood(foretell(model, to_device(given, model))))
+        found.append(torch.stack(passes, 1).float().numpy())
+    return np.concatenate(found)
+
+
+@torch.inference_mode()
+def said(model: Any, collator: Any, records: list[dict[str, Any]], size: int) -> None:
+    """What the model writes greedily, which scores nothing.
+
+    Random weights end no answer, so that each is as long as the longest right one of its batch.
+    """
+    for start in range(0, len(records), size):
+        batch = records[start : start + size]
+        tokens = max(len(collator.answer_ids(record["label"])) for record in batch)
+        inputs = to_device(collator.prompts(batch), model)
+        model.generate(**inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

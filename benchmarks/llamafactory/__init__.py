@@ -1,0 +1,1 @@
+"""LLaMA-Factory, as it is, in an environment of its own."""

@@ -1,0 +1,429 @@
+"""Speed of training beside other trainers: `python -m benchmarks.train_speed image`.
+
+All train the same LoRA on the same 4-bit base and examples, in batches of the same size, with the
+same optimizer and rate, each time in a process of its own. What is measured is everything behind
+the loading of the model: features, batches, steps. Runs are interleaved, so that a machine that
+slows down slows all of them. Behind it, and not measured, each adapter is asked for the loss of the
+answers, by the same lines whoever trained it.
+"""
+
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from datasets import Dataset, Image, List
+from peft import LoraConfig, prepare_model_for_kbit_training
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks.bases import (
+    FRAMES,
+    LABELS,
+    PUBLISHED,
+    QUESTION,
+    SIDE,
+    clips,
+    faces,
+    make,
+    recipe_on,
+)
+from benchmarks.llamafactory.run import train as by_llamafactory
+from src import families, models, tasks
+from src.features import ROW, Features, opened, write
+from src.inference.generate import to_device
+from src.schema import Recipe
+from src.training import trainer
+from src.training.collator import foretell, log_likelihood, media
+from src.training.load import collator_of
+
+BATCH = 4
+
+
+class Work(StrEnum):
+    """What is trained."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    BLIP2_OPT = "blip2_opt"
+    BLIP2_FLAN_T5 = "blip2_flan_t5"
+
+    @property
+    def base(self) -> str:
+        """By its name in params.yaml."""
+        return self.value if self.value.startswith("blip2") else "qwen2_vl"
+
+    @property
+    def contestants(self) -> dict[str, str]:
+        """What can train it, and what that is."""
+        own = {"ours": "vlm-recipes", "live": "vlm-recipes, live tower"}
+        if self is Work.IMAGE:
+            return own | {
+                "trl": "TRL's SFTTrainer, its defaults",
+                "trl_tuned": "TRL's SFTTrainer, no checkpointing, loss of the answers",
+                "llamafactory": "LLaMA-Factory 0.9.5",
+                "llamafactory_tuned": "LLaMA-Factory 0.9.5, no checkpointing",
+            }
+        if self is Work.VIDEO:
+            return own | {"trl": "TRL's SFTTrainer, its defaults, a collator of videos"}
+        return own | {
+            "plain": "transformers' Trainer, PEFT's `prepare_model_for_kbit_training`",
+            "plain_tuned": "transformers' Trainer, without that",
+        }
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    work: Work,
+    examples: int = 12,
+    epochs: int = 3,
+    repeats: int = 5,
+    precision: str = "fp32",
+    only: Annotated[
+        list[str] | None, typer.Option(help="contestants; the ratio is to the first")
+    ] = None,
+) -> None:
+    """Print seconds a step, examples a second, the ratios, the last losses and the peaks."""
+    known = work.contestants
+    chosen = only or [name for name in known if name != "live"]
+    if odd := [name for name in chosen if name not in known]:
+        raise typer.BadParameter(f"{odd[0]}: {work} is trained by {', '.join(known)}")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+    with tempfile.TemporaryDirectory(prefix="train-speed-") as scratch:
+        _alone("make", work, scratch, examples, epochs, precision)
+        for _ in range(repeats):
+            for name in chosen:
+                found[name].append(_run(name, work, scratch, examples, epochs, precision))
+                print(f"{name}: {found[name][-1]}", file=sys.stderr)
+    steps = -(-examples // BATCH) * epochs
+    shown = f"{FRAMES} frames of {SIDE} pixels" if work is Work.VIDEO else f"{SIDE} pixels"
+    print(
+        f"\n{PUBLISHED[work.base]} at a third of its width, 4-bit, {precision}: {examples} examples"
+        f" ({shown}), {epochs} epochs of batches of {BATCH}, {repeats} runs each\n"
+    )
+    print("| | s a step | examples a second | ratio (spread) | loss afterwards | peak, MiB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in chosen:
+        runs = found[name]
+        seconds = statistics.median(run["seconds"] for run in runs)
+        pairs = [
+            theirs["seconds"] / ours["seconds"]
+            for ours, theirs in zip(found[chosen[0]], runs, strict=True)
+        ]
+        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+        loss = statistics.median(run["loss"] for run in runs)
+        peak = max(run["peak"] for run in runs)
+        print(
+            f"| {known[name]} | {seconds / steps:.2f} | {examples * epochs / seconds:.2f} "
+            f"| {ratio if name != chosen[0] else '1'} | {loss:.3f} | {peak:.0f} |"
+        )
+
+
+def _run(name: str, *rest: Any) -> dict[str, float]:
+    """One contestant; with features kept in two processes, as the pipeline's stages are."""
+    if name != "ours":
+        return _alone(name, *rest)
+    before, run = _alone("encode", *rest), _alone(name, *rest)
+    peak = max(before["peak"], run["peak"])
+    return run | {"seconds": before["seconds"] + run["seconds"], "peak": peak}
+
+
+def _alone(name: str, *rest: Any) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.train_speed", "run", name, *map(str, rest)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@app.command(hidden=True)
+def run(name: str, work: Work, scratch: Path, examples: int, epochs: int, precision: str) -> None:
+    """One part of a run, in a process of its own; a line of JSON on stdout."""
+    print(json.dumps(_part(name, work, scratch, examples, epochs, precision)))
+
+
+def _part(
+    name: str, work: Work, scratch: Path, examples: int, epochs: int, precision: str
+) -> dict[str, float]:
+    if name == "make":
+        make(work.base, scratch)
+        return {}
+    records = (clips if work is Work.VIDEO else faces)(examples)
+    recipe, features = recipe_on(work.base, precision), None
+    if name == "encode":
+        return {"seconds": encode(scratch, recipe, records), "peak": _peak()}
+    if name.startswith("llamafactory"):
+        return llamafactory(scratch, recipe, records, epochs, name == "llamafactory")
+    if name == "ours":
+        features = opened(scratch / "features")
+        seconds, model = ours(scratch, recipe, records, epochs, features)
+    else:
+        contestants = {
+            "live": ours,
+            "plain": partial(plain, prepared=True),
+            "plain_tuned": plain,
+            "trl": trl,
+            "trl_tuned": partial(trl, tuned=True),
+        }
+        seconds, model = contestants[name](scratch, recipe, records, epochs)
+    found = {"seconds": seconds, "peak": _peak()}
+    return found | {"loss": afterwards(model, scratch, recipe, records, features)}
+
+
+def _peak() -> float:
+    """Of this process's resident memory so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.no_grad()
+def afterwards(
+    model: PreTrainedModel,
+    base: Path,
+    recipe: Recipe,
+    records: list[dict[str, Any]],
+    features: Features | None,
+) -> float:
+    """Mean loss of an answer's tokens over all records, in nats."""
+    models.keep_differentiable(model)
+    model.eval()
+    collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True, features=features)
+    if features:
+        records = [{"id": r["id"], "label": r["label"], ROW: i} for i, r in enumerate(records)]
+    total, tokens = 0.0, 0
+    for start in range(0, len(records), BATCH):
+        batch = to_device(collator(records[start : start + BATCH]), model)
+        with torch.autocast(model.device.type, torch.bfloat16, recipe.precision == "bf16"):
+            said = foretell(model, batch)
+        total, tokens = total - log_likelihood(said).sum().item(), tokens + len(said.targets)
+    return total / tokens
+
+
+def as_dataset(records: list[dict[str, Any]]) -> Dataset:
+    """Records as `read_split` gives them."""
+    medium = next(name for name in ("image", "video") if name in records[0])
+    data = Dataset.from_list(records)
+    return data.cast_column(medium, Image() if medium == "image" else List(Image()))
+
+
+def encode(base: Path, recipe: Recipe, records: list[dict[str, Any]]) -> float:
+    """Seconds for the features of all records, which are kept as the encode stage keeps them."""
+    shutil.rmtree(base / "features", ignore_errors=True)
+    tower, family = models.load_base(base, recipe), families.load(recipe.family)
+    collator = collator_of(base, recipe, tasks.load(recipe, LABELS), False)
+    start, data = time.perf_counter(), as_dataset(records)
+    medium = collator.medium(data[0])
+    frames = FRAMES if medium == "video" else None
+    size = 16 // (frames or 1)
+    blocks = (
+        family.features(tower, to_device(collator.prompts(data.select(part)), tower))
+        for part in (range(i, min(i + size, len(data))) for i in range(0, len(data), size))
+    )
+    known = {"medium": medium, "frames": frames, "size": SIDE, "splits": {}}
+    write(base / "features", blocks, known)
+    return time.perf_counter() - start
+
+
+def ours(
+    base: Path,
+    recipe: Recipe,
+    records: list[dict[str, Any]],
+    epochs: int,
+    features: Features | None = None,
+) -> tuple[float, PreTrainedModel]:
+    """Seconds, and what was trained by this project's lines."""
+    data = as_dataset(records)
+    if features:
+        data = data.select_columns(["id", "label"]).add_column(ROW, list(range(len(records))))
+    model = models.load_base(base, recipe, vision=features is None)
+    set_seed(1)
+    model = models.add_lora(model, recipe.lora)
+    start = time.perf_counter()
+    collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True, features=features)
+    settings = recipe.train.model_copy(update={"epochs": float(epochs), "batch_size": BATCH})
+    with tempfile.TemporaryDirectory() as folder:
+        asked = trainer.arguments(settings, Path(folder), model.dtype, 1)
+        for key, value in common(epochs).items():
+            setattr(asked, key, value)
+        asked.eval_strategy, asked.load_best_model_at_end = "no", False
+        trainer.fit(model, collator, data, None, asked)
+    return time.perf_counter() - start, model
+
+
+def common(epochs: int) -> dict[str, Any]:
+    """What all contestants are told."""
+    return {
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": BATCH,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "adamw_torch",
+        "logging_steps": 1,
+        "seed": 1,
+        "data_seed": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_num_workers": 0,
+    }
+
+
+def plain(
+    base: Path,
+    recipe: Recipe,
+    records: list[dict[str, Any]],
+    epochs: int,
+    prepared: bool = False,
+) -> tuple[float, PreTrainedModel]:
+    """The same by transformers' Trainer: the model's own loss, from the logits of every token.
+
+    TRL's trainer fails on BLIP-2. `prepared` is what PEFT's guide to QLoRA does before, which
+    also checkpoints, and differentiates the tower.
+    """
+    model = models.load_base(base, recipe)
+    if prepared:
+        model = prepare_model_for_kbit_training(model)
+    set_seed(1)
+    model = models.add_lora(model, recipe.lora)
+    collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True)
+    with tempfile.TemporaryDirectory() as folder:
+        by_trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                bf16=recipe.precision == "bf16",
+                remove_unused_columns=False,
+                label_names=["labels"],
+                **common(epochs),
+            ),
+            data_collator=collator,
+            train_dataset=as_dataset(records),
+        )
+        start = time.perf_counter()
+        by_trainer.train()
+    return time.perf_counter() - start, model
+
+
+def trl(
+    base: Path, recipe: Recipe, records: list[dict[str, Any]], epochs: int, tuned: bool = False
+) -> tuple[float, PreTrainedModel]:
+    """The same by TRL, as its examples set up a vision-language model.
+
+    `tuned` is what a good user makes of it: no checkpointing, and the loss of the answers alone.
+    """
+    dtype = models.DTYPES[recipe.precision]
+    model = AutoModelForImageTextToText.from_pretrained(
+        base / "checkpoint",
+        dtype=dtype,
+        device_map={"": models.device()},
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["model.visual", "lm_head"],
+        ),
+    )
+    processor = AutoProcessor.from_pretrained(base / "checkpoint")
+    more: dict[str, Any] = {"gradient_checkpointing": False} if tuned else {}
+    collator = None
+    if "video" in records[0]:
+        collator = _of_videos(processor, records)
+        data = Dataset.from_dict({"number": list(range(len(records)))})
+        more["remove_unused_columns"] = False
+        more["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    else:
+        data = Dataset.from_list([_row(record, tuned) for record in records])
+        data = data.cast_column("images", List(Image()))
+    lora = LoraConfig(
+        r=recipe.lora.r,
+        lora_alpha=recipe.lora.alpha,
+        lora_dropout=recipe.lora.dropout,
+        target_modules=recipe.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    set_seed(1)
+    with tempfile.TemporaryDirectory() as folder:
+        by_trl = SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                output_dir=folder,
+                max_length=None,
+                bf16=recipe.precision == "bf16",
+                **common(epochs),
+                **more,
+            ),
+            train_dataset=data,
+            processing_class=processor,
+            peft_config=lora,
+            data_collator=collator,
+        )
+        start = time.perf_counter()
+        by_trl.train()
+    return time.perf_counter() - start, by_trl.model
+
+
+def _turns(label: str, medium: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    ask = [{"type": medium}, {"type": "text", "text": QUESTION}]
+    said = [{"type": "text", "text": label}]
+    return {"role": "user", "content": ask}, {"role": "assistant", "content": said}
+
+
+def _row(record: dict[str, Any], tuned: bool) -> dict[str, Any]:
+    ask, said = _turns(record["label"], "image")
+    text = {"prompt": [ask], "completion": [said]} if tuned else {"messages": [ask, said]}
+    return {"images": [record["image"]], **text}
+
+
+def _of_videos(processor: Any, records: list[dict[str, Any]]) -> Callable[..., Any]:
+    """What TRL's collator does with pictures, with videos: all that is no padding is learnt."""
+
+    def collate(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        batch = [records[row["number"]] for row in rows]
+        texts = [
+            processor.apply_chat_template(list(_turns(r["label"], "video")), tokenize=False)
+            for r in batch
+        ]
+        videos = media("video", [r["video"] for r in batch])
+        made = processor(text=texts, padding=True, return_tensors="pt", **videos)
+        made["labels"] = made["input_ids"].masked_fill(made["attention_mask"] == 0, -100)
+        return made
+
+    return collate
+
+
+def llamafactory(
+    base: Path, recipe: Recipe, records: list[dict[str, Any]], epochs: int, checkpointing: bool
+) -> dict[str, float]:
+    """The same by LLaMA-Factory, in the environment that `benchmarks.llamafactory.run` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = by_llamafactory(
+            base / "checkpoint", records, epochs, recipe.precision, checkpointing, Path(folder)
+        )
+        model = models.load_tuned(base, Path(folder) / "adapter", recipe)
+        return found | {"loss": afterwards(model, base, recipe, records, None)}
+
+
+if __name__ == "__main__":
+    app()

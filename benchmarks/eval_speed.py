@@ -116,11 +116,11 @@ def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.nda
     found = []
     for start in range(0, len(records), BATCH):
         batch = records[start : start + BATCH]
-        passes = []
+        prompts, passes = collator.prompts(batch), []
         for label in LABELS:
-            given = collator.with_answers(batch, [label] * len(batch))
+            given = collator.join(prompts, [collator.answer_ids(label)] * len(batch))
             passes.append(log_likelihood(foretell(model, to_device(given, model))))
-        found.append(torch.stack(passes, 1).float().numpy())
+        found.append(torch.stack(passes, 1).float().cpu().numpy())
     return np.concatenate(found)
 
 

@@ -1,10 +1,10 @@
 """Speed of training beside other trainers: `python -m benchmarks.train_speed image`.
 
-All train the same LoRA on the same 4-bit base and examples, in batches of the same size, with the
-same optimizer and rate, each time in a process of its own. What is measured is everything behind
-the loading of the model: features, batches, steps. Runs are interleaved, so that a machine that
-slows down slows all of them. Behind it, and not measured, each adapter is asked for the loss of the
-answers, by the same lines whoever trained it.
+All train the same LoRA on the same base and examples, in batches of the same size, with the same
+optimizer and rate, each time in a process of its own, and ours in two, as the pipeline's stages
+are. What is measured is everything behind the loading of a model: features, batches, steps. Runs
+are interleaved, so that a machine that slows down slows all of them. Behind it, and not measured,
+each adapter is asked for the loss of the answers, by the same lines whoever trained it.
 """
 
 import json

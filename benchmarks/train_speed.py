@@ -1,4 +1,4 @@
-"""Speed of training beside other trainers: `python -m benchmarks.train_speed image`.
+"""Speed of training beside other trainers: `python -m benchmarks.train_speed main image`.
 
 All train the same LoRA on the same base and examples, in batches of the same size, with the same
 optimizer and rate, each time in a process of its own, and ours in two, as the pipeline's stages
@@ -53,8 +53,9 @@ from src.features import ROW, Features, opened, write
 from src.inference.generate import to_device
 from src.schema import Recipe
 from src.training import trainer
-from src.training.collator import foretell, log_likelihood, media
+from src.training.collator import foretell, log_likelihood
 from src.training.load import collator_of
+from src.training.prompts import media
 
 BATCH = 4
 

@@ -93,7 +93,9 @@ def _explain(failed: ChildFailedError, logs: Path) -> NoReturn:
     for message in said:
         if message["message"].startswith(name):
             raise UserError(message["message"].removeprefix(name)) from None
-    rank, failure = failed.get_first_failure()
+    # One that was killed comes before those who lost it, and may have said so sooner.
+    killed = [(rank, failure) for rank, failure in failed.failures.items() if failure.exitcode < 0]
+    rank, failure = killed[0] if killed else failed.get_first_failure()
     if isinstance(failure.message, str):
         raise UserError(f"process {rank} ended: {failure.message}") from None
     sys.exit(failure.message["extraInfo"]["py_callstack"])

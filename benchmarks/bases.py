@@ -1,13 +1,21 @@
 """Bases of published shapes at a third of their width, with random weights, and work for them."""
 
 import random
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from src import config, families
 from src.drawing.faces import draw, random_face
+from src.features import write
 from src.files import write_json
+from src.inference.encode import BATCH
+from src.inference.generate import to_device
 from src.schema import Queries, Recipe, Text, Vision
+from src.training.collator import Collator
 from src.training.pretrain import corpus
 
 SIDE = 224  # of a picture, in pixels
@@ -96,3 +104,29 @@ def clips(count: int) -> list[dict[str, Any]]:
         }
         for i in range(count)
     ]
+
+
+def keep(
+    model: PreTrainedModel,
+    collator: Collator,
+    records: Sequence[dict[str, Any]],
+    folder: Path,
+) -> None:
+    """Write the features of all records, as the encode stage does."""
+    medium = collator.medium(records[0])
+    frames = FRAMES if medium == "video" else None
+    size = BATCH // (frames or 1)
+    batches = (range(i, min(i + size, len(records))) for i in range(0, len(records), size))
+    blocks = (
+        collator.family.features(
+            model, to_device(collator.prompts([records[i] for i in batch]), model)
+        )
+        for batch in batches
+    )
+    write(folder, blocks, {"medium": medium, "frames": frames, "size": SIDE, "splits": {}})
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How many times as long theirs took, as a median of pairs with the least and the greatest."""
+    pairs = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, recipe_on
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, keep, make, ratio, recipe_on
 from src import models, tasks
-from src.features import ROW, Features, opened, write
+from src.features import ROW, Features, opened
 from src.inference.generate import score, to_device
 from src.training.collator import foretell, log_likelihood
 from src.training.load import collator_of
@@ -64,12 +64,11 @@ def show(
     print("| way | s a picture | ratio (spread) | largest difference of a score |")
     print("| --- | --- | --- | --- |")
     for name, seconds in spent.items():
-        pairs = [theirs / own for own, theirs in zip(ours, seconds, strict=True)]
-        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+        times = ratio(ours, seconds)
         found = scores[name]
         off = "" if found is None else f"{np.abs(found - exact).max():.1e}"
         each = statistics.median(seconds) / pictures
-        print(f"| {name} | {each:.3f} | {ratio if seconds is not ours else '1'} | {off} |")
+        print(f"| {name} | {each:.3f} | {times if seconds is not ours else '1'} | {off} |")
 
 
 def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str, Way]:
@@ -98,15 +97,9 @@ def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str,
 
 
 def kept(folder: Path, model: Any, collator: Any, records: list[dict[str, Any]]) -> Features:
-    """The features of all pictures, as the encode stage keeps them."""
-    family = collator.family
-    blocks = (
-        family.features(model, to_device(collator.prompts(records[i : i + 16]), model))
-        for i in range(0, len(records), 16)
-    )
-    known = {"medium": "image", "frames": None, "size": SIDE, "splits": {}}
+    """The features of all pictures."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        write(Path(place) / "features", blocks, known)
+        keep(model, collator, records, Path(place) / "features")
         return opened(Path(place) / "features")
 
 

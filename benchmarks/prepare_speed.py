@@ -28,6 +28,7 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from benchmarks.bases import ratio
 from src import config, quality
 from src.files import read_json, write_json
 from src.prepare import prepare
@@ -51,13 +52,11 @@ def speed(pictures: int = 400, repeats: int = 5) -> None:
             out = Path(scratch, str(number))
             spent["prepare"].append(_alone(ours, raw, out / "ours", SIDE)[0])
             spent["script"].append(_alone(script, raw, out / "script"))
-    pairs = [slow / fast for fast, slow in zip(*spent.values(), strict=True)]
     cores = joblib.cpu_count()
     print(f"{pictures} JPEG pictures of 640 x 480 pixels, {cores} cores, {repeats} runs each\n")
     print("| | pictures a second | ratio (spread) |\n| --- | --- | --- |")
     for name, seconds in spent.items():
-        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
-        shown = "1" if name == "prepare" else ratio
+        shown = "1" if name == "prepare" else ratio(*spent.values())
         print(f"| {name} | {pictures / statistics.median(seconds):.0f} | {shown} |")
 
 

@@ -44,12 +44,14 @@ from benchmarks.bases import (
     SIDE,
     clips,
     faces,
+    keep,
     make,
+    ratio,
     recipe_on,
 )
 from benchmarks.llamafactory.run import train as by_llamafactory
-from src import families, models, tasks
-from src.features import ROW, Features, opened, write
+from src import models, tasks
+from src.features import ROW, Features, opened
 from src.inference.generate import to_device
 from src.schema import Recipe
 from src.training import trainer
@@ -129,16 +131,12 @@ def main(
     for name in chosen:
         runs = found[name]
         seconds = statistics.median(run["seconds"] for run in runs)
-        pairs = [
-            theirs["seconds"] / ours["seconds"]
-            for ours, theirs in zip(found[chosen[0]], runs, strict=True)
-        ]
-        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+        times = ratio(*([run["seconds"] for run in r] for r in (found[chosen[0]], runs)))
         loss = statistics.median(run["loss"] for run in runs)
         peak = max(run["peak"] for run in runs)
         print(
             f"| {known[name]} | {seconds / steps:.2f} | {examples * epochs / seconds:.2f} "
-            f"| {ratio if name != chosen[0] else '1'} | {loss:.3f} | {peak:.0f} |"
+            f"| {times if name != chosen[0] else '1'} | {loss:.3f} | {peak:.0f} |"
         )
 
 
@@ -227,20 +225,12 @@ def as_dataset(records: list[dict[str, Any]]) -> Dataset:
 
 
 def encode(base: Path, recipe: Recipe, records: list[dict[str, Any]]) -> float:
-    """Seconds for the features of all records, which are kept as the encode stage keeps them."""
+    """Seconds for the features of all records, which are kept."""
     shutil.rmtree(base / "features", ignore_errors=True)
-    tower, family = models.load_base(base, recipe), families.load(recipe.family)
+    tower = models.load_base(base, recipe)
     collator = collator_of(base, recipe, tasks.load(recipe, LABELS), False)
-    start, data = time.perf_counter(), as_dataset(records)
-    medium = collator.medium(data[0])
-    frames = FRAMES if medium == "video" else None
-    size = 16 // (frames or 1)
-    blocks = (
-        family.features(tower, to_device(collator.prompts(data.select(part)), tower))
-        for part in (range(i, min(i + size, len(data))) for i in range(0, len(data), size))
-    )
-    known = {"medium": medium, "frames": frames, "size": SIDE, "splits": {}}
-    write(base / "features", blocks, known)
+    start = time.perf_counter()
+    keep(tower, collator, as_dataset(records), base / "features")
     return time.perf_counter() - start
 
 

@@ -72,12 +72,17 @@ def make(base: str, folder: Path) -> Path:
 def recipe_on(base: str, precision: str) -> Recipe:
     """The recipe of facial emotions on such a base: LoRA of rank 8 on queries and values."""
     params = config.load()
-    recipe = params.recipes["emotion_qwen2vl"]
-    prompt = recipe.prompt.model_copy(update={"system": None, "question": QUESTION})
+    recipe = of_emotions(params.recipes["emotion_qwen2vl"])
     targets = ["q", "v"] if base == "blip2_flan_t5" else ["q_proj", "v_proj"]
     lora = recipe.lora.model_copy(update={"dropout": 0.0, "targets": targets})
     more = {"base": base, "family": params.base[base].family, "precision": precision}
-    return recipe.model_copy(update={"prompt": prompt, "lora": lora, **more})
+    return recipe.model_copy(update={"lora": lora, **more})
+
+
+def of_emotions(recipe: Recipe) -> Recipe:
+    """The same recipe, asking what emotion a face shows."""
+    prompt = recipe.prompt.model_copy(update={"system": None, "question": QUESTION})
+    return recipe.model_copy(update={"task": "classify", "prompt": prompt, "classifier": None})
 
 
 def faces(count: int) -> list[dict[str, Any]]:

@@ -13,12 +13,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import imagehash
 import joblib
@@ -28,6 +24,7 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from benchmarks.alone import alone
 from benchmarks.bases import ratio
 from src import config, quality
 from src.files import read_json, write_json
@@ -37,7 +34,6 @@ SIDE = 224  # of a stored picture, in pixels
 LABELS = ["one", "other"]
 ALLOWED = 1.5  # times the memory of the fewest pictures
 
-Result = TypeVar("Result")
 app = typer.Typer(add_completion=False)
 
 
@@ -50,8 +46,8 @@ def speed(pictures: int = 400, repeats: int = 5) -> None:
         spent: dict[str, list[float]] = {"prepare": [], "script": []}
         for number in range(repeats):
             out = Path(scratch, str(number))
-            spent["prepare"].append(_alone(ours, raw, out / "ours", SIDE)[0])
-            spent["script"].append(_alone(script, raw, out / "script"))
+            spent["prepare"].append(alone(ours, raw, out / "ours", SIDE)[0])
+            spent["script"].append(alone(script, raw, out / "script"))
     cores = joblib.cpu_count()
     print(f"{pictures} JPEG pictures of 640 x 480 pixels, {cores} cores, {repeats} runs each\n")
     print("| | pictures a second | ratio (spread) |\n| --- | --- | --- |")
@@ -67,8 +63,8 @@ def memory(sizes: Annotated[list[int] | None, typer.Argument()] = None) -> None:
     peaks = {}
     for count in sizes:
         with tempfile.TemporaryDirectory(prefix="prepare-memory-") as scratch:
-            _alone(write, Path(scratch, "raw"), count, (64, 48))
-            seconds, own, worker = _alone(ours, Path(scratch, "raw"), Path(scratch, "out"), 56)
+            alone(write, Path(scratch, "raw"), count, (64, 48))
+            seconds, own, worker = alone(ours, Path(scratch, "raw"), Path(scratch, "out"), 56)
         peaks[count] = own + worker
         print(f"{count:>9,} pictures: {own:.0f} + {worker:.0f} MiB at the peak, {seconds:.0f} s")
     ratio = peaks[sizes[-1]] / peaks[sizes[0]]
@@ -131,12 +127,6 @@ def script(raw: Path, out: Path) -> float:
 
 def _upright(file: Path) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(file.read_bytes()))).convert("RGB")
-
-
-def _alone(function: Callable[..., Result], *given: object) -> Result:
-    # Started anew: a forked one would count this process's memory as its own.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(partial(function, *given)).result()
 
 
 if __name__ == "__main__":

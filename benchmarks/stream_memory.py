@@ -11,11 +11,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +20,7 @@ import typer
 from datasets import ClassLabel, Features, Image, Value
 from PIL import Image as Picture
 
+from benchmarks.alone import alone
 from src.schema import Esnlive
 from src.sources import esnlive
 from tests.servers.hub_server import serve
@@ -43,8 +41,6 @@ PAIRS = 13  # of a picture, as in e-SNLI-VE's training split
 SIDE = 16  # of a picture, in pixels
 ALLOWED = 1.1  # times the memory of the fewest rows
 
-Result = TypeVar("Result")
-
 
 def main(sizes: Annotated[list[int] | None, typer.Argument()] = None, repeats: int = 3) -> None:
     """Print the peak of each size, 10,000 and 100,000 rows if none is given, and the ratio."""
@@ -54,12 +50,12 @@ def main(sizes: Annotated[list[int] | None, typer.Argument()] = None, repeats: i
     os.environ["NO_PROXY"] = "127.0.0.1"
     with tempfile.TemporaryDirectory(prefix="stream-memory-") as scratch:
         top = Path(scratch)
-        _alone(write, top / "repo", sizes[-1])
+        alone(write, top / "repo", sizes[-1])
         peaks: dict[int, float] = {}
         with serve(top / "repo", REPO, COMMIT, kind="datasets") as hub:
             os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(top / "home")}
             for rows in sizes:
-                runs = [_alone(measure, top, rows) for _ in range(repeats)]
+                runs = [alone(measure, top, rows) for _ in range(repeats)]
                 peaks[rows] = max(peak for peak, _ in runs)
                 listed = ", ".join(f"{peak:.0f}" for peak, _ in runs)
                 seconds = statistics.median(spent for _, spent in runs)
@@ -107,12 +103,6 @@ def _row(number: int) -> dict[str, object]:
         "Flickr30kID": f"{picture}.jpg",
         "pairID": f"{picture}.jpg#{pair}",
     }
-
-
-def _alone(function: Callable[..., Result], *given: object) -> Result:
-    # Started anew: a forked one would count this process's memory as its own.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function, *given).result()
 
 
 if __name__ == "__main__":

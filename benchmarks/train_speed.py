@@ -28,7 +28,6 @@ from peft import LoraConfig, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    BitsAndBytesConfig,
     PreTrainedModel,
     Trainer,
     TrainingArguments,
@@ -50,7 +49,7 @@ from benchmarks.bases import (
     recipe_on,
 )
 from benchmarks.llamafactory.run import train as by_llamafactory
-from src import models, tasks
+from src import families, models, tasks
 from src.features import ROW, Features, opened
 from src.inference.generate import to_device
 from src.schema import Recipe
@@ -170,7 +169,7 @@ def _part(
     records = (clips if work is Work.VIDEO else faces)(examples)
     recipe, features = recipe_on(work.base, precision), None
     if name == "encode":
-        return {"seconds": encode(scratch, recipe, records), "peak": _peak()}
+        return {"seconds": encode(scratch, recipe, records), "peak": peak_memory()}
     if name.startswith("llamafactory"):
         return llamafactory(scratch, recipe, records, epochs, name == "llamafactory")
     if name == "ours":
@@ -185,12 +184,14 @@ def _part(
             "trl_tuned": partial(trl, tuned=True),
         }
         seconds, model = contestants[name](scratch, recipe, records, epochs)
-    found = {"seconds": seconds, "peak": _peak()}
+    found = {"seconds": seconds, "peak": peak_memory()}
     return found | {"loss": afterwards(model, scratch, recipe, records, features)}
 
 
-def _peak() -> float:
-    """Of this process's resident memory so far, in MiB."""
+def peak_memory() -> float:
+    """Of the GPU's memory, or of this process's where there is none, so far, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -317,27 +318,25 @@ def plain(
 
 
 def trl(
-    base: Path, recipe: Recipe, records: list[dict[str, Any]], epochs: int, tuned: bool = False
+    base: Path,
+    recipe: Recipe,
+    records: list[dict[str, Any]],
+    epochs: int,
+    tuned: bool = False,
+    checkpointing: bool = True,
 ) -> tuple[float, PreTrainedModel]:
     """The same by TRL, as its examples set up a vision-language model.
 
-    `tuned` is what a good user makes of it: no checkpointing, and the loss of the answers alone.
+    `tuned` is what a good user makes of it: no `checkpointing`, and the loss of the answers alone.
     """
-    dtype = models.DTYPES[recipe.precision]
     model = AutoModelForImageTextToText.from_pretrained(
         base / "checkpoint",
-        dtype=dtype,
+        dtype=models.DTYPES[recipe.precision],
         device_map={"": models.device()},
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["model.visual", "lm_head"],
-        ),
+        quantization_config=models.quantization_config(recipe, families.load(recipe.family)),
     )
     processor = AutoProcessor.from_pretrained(base / "checkpoint")
-    more: dict[str, Any] = {"gradient_checkpointing": False} if tuned else {}
+    more: dict[str, Any] = {"gradient_checkpointing": checkpointing and not tuned}
     collator = None
     if "video" in records[0]:
         collator = _of_videos(processor, records)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from src import models
 from src.errors import UserError
 from src.schema import Lora, Quantization
-from src.training.trainer import AnswerLoss
+from src.training.losses import AnswerLoss
 
 
 def loss(model, collator, records):

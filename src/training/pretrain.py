@@ -18,7 +18,7 @@ from src.files import whole, write_json
 from src.inference.generate import generate
 from src.schema import Base, BuiltBase, Generation, Pretrain
 from src.training.collator import Collator
-from src.training.trainer import AnswerLoss
+from src.training.losses import AnswerLoss
 
 CAPTION = "Describe the {}."  # picture or video
 EXAM = Generation(

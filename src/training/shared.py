@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from src.errors import UserError
 from src.processes import number
@@ -51,29 +49,6 @@ def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The trained weights by name, brought together from all processes, which must all ask."""
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in trained.items()}
-
-
-class TellEpoch(TrainerCallback):
-    """Tell the sampler which epoch it is.
-
-    Where a run goes on in the middle of an epoch, batches are skipped and dealt to processes by a
-    wrapper each, and neither the trainer nor accelerate reaches the sampler behind both.
-    """
-
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: DataLoader,
-        **kwargs: Any,
-    ) -> None:
-        """The number of whole epochs before this one."""
-        batches = train_dataloader.batch_sampler
-        while not hasattr(batches, "sampler"):
-            batches = batches.batch_sampler
-        if hasattr(batches.sampler, "set_epoch"):
-            batches.sampler.set_epoch(int(state.epoch or 0))
 
 
 class EvenShares:

@@ -1,175 +1,32 @@
-"""Fine-tuning with the field's trainers: an answer-only loss, curves, checkpoints, resuming."""
+"""Fine-tuning with the field's trainers: hyperparameters, checkpoints, resuming."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler
 from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
 from src.processes import number
 from src.schema import Training
-from src.training.collator import (
-    IGNORED,
-    Collator,
-    Foretold,
-    PromptPool,
-    foretell,
-    without_media,
-)
-from src.training.shared import EvenShares, TellEpoch, accumulation, sharded, sharding
+from src.training.callbacks import StopOnBadLoss, TellEpoch
+from src.training.collator import Collator, without_media
+from src.training.losses import AnswerLoss, JointLoss
+from src.training.shared import accumulation, sharded, sharding
 
 # The trainer's own `constant` leaves a warm-up out without a word.
 SCHEDULES = {"constant": "constant_with_warmup"}
-
-
-class ByLength(LengthGroupedSampler):
-    """Batches of much the same length, in an order of each epoch's own."""
-
-    def __init__(self, seed: int, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, generator=torch.Generator().manual_seed(seed))
-        self.seed = seed
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch; the data loader says which it is."""
-        self.generator.manual_seed(self.seed + epoch)
-
-
-class AnswerLoss(EvenShares):
-    """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others.
-
-    An evaluation also measures `eval_accuracy`: the share of examples whose answer greedy decoding
-    would write, which is those whose every token is the most likely one after the right ones.
-    """
-
-    eval_collator: Collator | None = None  # of evaluations, where it is not that of training
-    lengths: Sequence[int] | None = None  # of the examples, where like ones come together
-    _right: list[torch.Tensor] | None = None  # of each batch of an evaluation
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
-        said = foretell(model, inputs)
-        if self._right is not None:
-            wrong = torch.zeros_like(said.answered)
-            wrong[said.answered] = said.logits.argmax(-1) != said.targets
-            self._note(~wrong.any(1))
-        loss = self._text_loss(said, num_items_in_batch)
-        return (loss, {}) if return_outputs else loss
-
-    def _note(self, right: torch.Tensor) -> None:
-        """Keep which examples of an evaluation were right, those of all processes: (batch,)."""
-        self._right.append(self.accelerator.gather_for_metrics(right))
-
-    def _text_loss(self, said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
-        if self._right is not None or tokens is None:
-            return answer_loss(said, None)
-        # Tokens are those of all processes, over which the gradients are then averaged.
-        return answer_loss(said, tokens) * self.accelerator.num_processes
-
-    def _get_train_sampler(self, *args: Any) -> Sampler | None:
-        """By length where the lengths are known, else the trainer's own.
-
-        The trainer's way to do so groups evaluations too, and draws from the global generator,
-        which a resumed run has elsewhere.
-        """
-        if self.lengths is None:
-            return super()._get_train_sampler(*args)
-        # In batches of a whole step, however many processes share it.
-        shares = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        size = self.args.train_batch_size * shares
-        return ByLength(self.args.data_seed, size, lengths=self.lengths)
-
-    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        """The trainer's own, with the collator of evaluations."""
-        training, self.data_collator = self.data_collator, self.eval_collator or self.data_collator
-        try:
-            return super().get_eval_dataloader(*args, **kwargs)
-        finally:
-            self.data_collator = training
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """The trainer's own, with the accuracy."""
-        # The one of sequence-to-sequence counts what fills up the last batches too.
-        self.gather_function = self.accelerator.gather_for_metrics
-        self._right = []
-        output = super().evaluation_loop(*args, **kwargs)
-        accuracy = torch.cat(self._right).float().mean().item()
-        self._right = None
-        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_accuracy"] = accuracy
-        return output
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the trainer's own, but without a trace in the random state.
-
-        Its loader draws from the global generator, so that a run with an evaluation more would
-        train other weights.
-        """
-        with torch.random.fork_rng():
-            return super().evaluate(*args, **kwargs)
-
-
-class JointLoss(AnswerLoss):
-    """The same with a second head: both losses of one pass, weighted.
-
-    `class_weight` is the share of the classifier's cross-entropy. `eval_accuracy` is that of the
-    classes.
-    """
-
-    class_weight = 0.5
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Mean over answer tokens and mean over examples, of the batch or of a whole step."""
-        said = foretell(model, inputs, classify=True)
-        classes = inputs["class_labels"]
-        if self._right is not None:
-            self._note(said.class_logits.argmax(1) == classes)
-        class_loss = self._class_loss(said.class_logits, classes)
-        if self._right is None and num_items_in_batch is not None:
-            class_loss = class_loss / self.filled
-        text_loss = self._text_loss(said, num_items_in_batch)
-        loss = self.class_weight * class_loss + (1 - self.class_weight) * text_loss
-        return (loss, {}) if return_outputs else loss
-
-    @staticmethod
-    def _class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        if (classes == IGNORED).all():
-            return 0 * logits.sum()  # the mean over none is no number
-        return functional.cross_entropy(logits, classes, ignore_index=IGNORED)
-
-
-def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
-    """Cross-entropy, summed and divided by `tokens`, or by those of the batch."""
-    total = functional.cross_entropy(said.logits, said.targets, reduction="sum")
-    return total / (max(1, len(said.targets)) if tokens is None else tokens)
 
 
 class AnswerSFTTrainer(AnswerLoss, SFTTrainer):
@@ -178,39 +35,6 @@ class AnswerSFTTrainer(AnswerLoss, SFTTrainer):
 
 class JointSeq2SeqTrainer(JointLoss, Seq2SeqTrainer):
     """The sequence-to-sequence trainer of transformers with two heads."""
-
-
-class StopOnBadLoss(TrainerCallback):
-    """End the run with one line where the loss is no number."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Look at each loss that is logged."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not torch.isfinite(torch.tensor(loss)):
-            raise UserError(
-                f"the training loss is {loss} at step {state.global_step}; lower learning_rate, "
-                "or set precision to bf16 or fp32"
-            )
-
-
-class DrawPrompts(TrainerCallback):
-    """Tell a pool of prompts which epoch it is."""
-
-    def __init__(self, pool: PromptPool) -> None:
-        self.pool = pool
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The number of whole epochs before this one."""
-        self.pool.epoch = int(state.epoch or 0)
 
 
 def train(
@@ -279,7 +103,6 @@ def fit(
     lengths: Sequence[int] | None = None,
 ) -> list[dict[str, float]]:
     """Run the trainer, from the last whole checkpoint in its folder if there is one."""
-    draw = [DrawPrompts(collator.pool)] if collator.pool else []
     trainer = (AnswerSFTTrainer if class_weight is None else JointSeq2SeqTrainer)(
         model=model,
         args=arguments,
@@ -287,7 +110,7 @@ def fit(
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=collator.processor,
-        callbacks=[StopOnBadLoss(), TellEpoch(), *draw, *callbacks],
+        callbacks=[StopOnBadLoss(), TellEpoch(collator.pool), *callbacks],
     )
     trainer.eval_collator, trainer.lengths = eval_collator, lengths
     if class_weight is not None:

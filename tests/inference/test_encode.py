@@ -14,7 +14,7 @@ from src.features import ROW, ROWS, Features, opened, shown, write
 from src.inference import encode
 from src.inference.generate import generate, score, to_device
 from src.records import MEDIA, Record, SplitWriter, read_split
-from src.training import trainer
+from src.training import losses, trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
 from tests.conftest import LABELS, ROOT, png
@@ -140,7 +140,7 @@ class TestModels:
                 pair, collators, (faces[:6], by_row(faces[:6])), strict=True
             )
         ]
-        losses = [trainer.answer_loss(each, None) for each in said]
+        losses = [losses.answer_loss(each, None) for each in said]
         assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)
         for model, loss in zip(pair, losses, strict=True):
             model.zero_grad()

@@ -12,9 +12,10 @@ from src import models
 from src.errors import UserError
 from src.families import qwen2_vl
 from src.inference.generate import generate
-from src.training import trainer
+from src.training import losses, trainer
 from src.training.collator import IGNORED, Collator, foretell
 from src.training.pretrain import EXAM, PretrainTrainer
+from src.training.sampler import ByLength
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def digest(model, folder):
 def test_the_loss_is_that_of_the_answer_tokens_over_full_logits(architecture, questions, faces):
     model = architecture.tuned().eval()
     batch = architecture.collator(questions, answers=True)(faces)
-    found = trainer.AnswerLoss().compute_loss(model, batch)
+    found = losses.AnswerLoss().compute_loss(model, batch)
     labels = batch.pop("labels")
     logits = model(**batch).logits
     if not architecture.encoder_decoder:
@@ -142,7 +143,7 @@ def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, 
     losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     assert losses[-1] != min(losses), "the last checkpoint is the best: this tests nothing"
     with torch.no_grad():
-        kept = trainer.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
+        kept = losses.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
     assert kept.item() == pytest.approx(min(losses), rel=0.02)
 
 
@@ -289,6 +290,6 @@ def test_batches_by_length_need_little_padding():
     def padded(order) -> int:
         return sum(max(lengths[i] for i in order[at : at + 4]) * 4 for at in range(0, 130, 4))
 
-    order = list(trainer.ByLength(1, 4, lengths=lengths))
+    order = list(ByLength(1, 4, lengths=lengths))
     assert sorted(order) == list(range(130))
     assert padded(order) < 1.15 * sum(lengths) < 1.25 * sum(lengths) < padded(range(130))

@@ -9,7 +9,7 @@ from torch.nn import functional
 from src import models, tasks
 from src.inference.generate import base_of, classify
 from src.schema import Classifier
-from src.training import trainer
+from src.training import losses, trainer
 from src.training.collator import IGNORED, PromptPool, foretell
 from src.training.load import collator_of
 from tests.conftest import LABELS
@@ -118,7 +118,7 @@ def test_batch_size_changes_no_class_logit(base, recipe, collator, records):
 def test_the_loss_is_the_weighted_sum_of_both(base, recipe, collator, records, weight):
     model = two_heads(base, recipe).eval()
     batch = collator([records[i] for i in range(6)])
-    loss = trainer.JointLoss()
+    loss = losses.JointLoss()
     loss.class_weight = weight
     found = loss.compute_loss(model, batch)
     inputs = {k: v for k, v in batch.items() if k not in ("labels", "class_labels")}
@@ -228,20 +228,27 @@ def test_a_prompt_is_drawn_for_each_example_and_epoch(base, recipe, task, record
 def test_validation_is_asked_the_fixed_prompt_and_training_the_pool(
     base, recipe, collator, records, settings, tmp_path
 ):
-    seen = {"pool": [], "fixed": []}
+    asked_pool, asked_fixed = [], []
+
+    class Noting(PromptPool):
+        def __call__(self, record):
+            asked_pool.append(self.epoch)
+            return super().__call__(record)
+
+    class Fixed(PromptPool):
+        def __call__(self, record):
+            asked_fixed.append(record["id"])
+            return super().__call__(record)
+
     pooled, fixed = copy.copy(collator), copy.copy(collator)
-    pool = PromptPool(tasks.load_pool(recipe, CLASSES), seed=1)
-    pooled.pool = lambda record: seen["pool"].append(pool.epoch) or pool(record)
-    pooled.pool.tasks = pool.tasks
-    fixed.pool = lambda record: seen["fixed"].append(record["id"]) or collator.task
-    fixed.pool.tasks = [collator.task]
-    draws = trainer.DrawPrompts(pool)
+    pooled.pool = Noting(tasks.load_pool(recipe, CLASSES), seed=1)
+    fixed.pool = Fixed([collator.task], seed=1)
     trainer.train(
         two_heads(base, recipe), pooled, records, records, settings, tmp_path, seed=1,
-        eval_collator=fixed, class_weight=0.5, callbacks=[draws],
+        eval_collator=fixed, class_weight=0.5,
     )  # fmt: skip
-    assert sorted(set(seen["pool"])) == [0, 1]
-    first, *others = Counter(seen["fixed"]).most_common()
+    assert sorted(set(asked_pool)) == [0, 1]
+    first, *others = Counter(asked_fixed).most_common()
     assert len(others) == 11
     assert {count for _, count in others} == {2}, "lengths, and one pass over the validation"
     assert first[1] in (2, 4), "the first also says how many tokens a picture has, where none did"
@@ -251,7 +258,7 @@ def test_without_a_second_head_the_classes_are_left_alone(base, recipe, collator
     batch = collator([records[i] for i in range(2)])
     assert batch["class_labels"].tolist() == [CLASSES.index(records[i]["label"]) for i in range(2)]
     model = models.add_lora(models.load_base(base, recipe), recipe.lora)
-    assert torch.isfinite(trainer.AnswerLoss().compute_loss(model, batch))
+    assert torch.isfinite(losses.AnswerLoss().compute_loss(model, batch))
 
 
 def test_another_family_with_a_second_head_is_refused(params):

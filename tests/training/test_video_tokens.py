@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from src import models, tasks
 from src.errors import UserError
 from src.inference.generate import generate
-from src.training import trainer
+from src.training import losses, trainer
 from src.training.load import collator_of
 from src.training.pretrain import EXAM
 from src.training.prompts import as_tensor
@@ -61,7 +61,7 @@ def test_a_prompt_holds_as_many_video_tokens_as_there_are_features(
         features = model.get_video_features(
             batch["pixel_values_videos"], batch["video_grid_thw"]
         ).pooler_output
-        assert torch.isfinite(trainer.AnswerLoss().compute_loss(model, batch))
+        assert torch.isfinite(losses.AnswerLoss().compute_loss(model, batch))
     assert inside.tolist() == [len(one) for one in features]
     assert inside.tolist() == [-(-frames // 2) * cells**2] * len(rows)
 
@@ -148,6 +148,6 @@ def test_a_caption_hangs_on_the_order_of_the_frames(collator, model):
     back = there | {"video": there["video"][::-1]}
     with torch.no_grad():
         first, second = (
-            trainer.AnswerLoss().compute_loss(model, collator([row])) for row in (there, back)
+            losses.AnswerLoss().compute_loss(model, collator([row])) for row in (there, back)
         )
     assert abs(first - second) > 1e-5

@@ -1,0 +1,133 @@
+"""Mixed into a Trainer: the loss of the answers alone, of one head or two, and its evaluation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Sampler
+from transformers.trainer_utils import EvalLoopOutput
+
+from src.training.collator import IGNORED, Collator, Foretold, foretell
+from src.training.sampler import ByLength
+from src.training.shared import EvenShares
+
+
+class AnswerLoss(EvenShares):
+    """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others.
+
+    An evaluation also measures `eval_accuracy`: the share of examples whose answer greedy decoding
+    would write, which is those whose every token is the most likely one after the right ones.
+    """
+
+    eval_collator: Collator | None = None  # of evaluations, where it is not that of training
+    lengths: Sequence[int] | None = None  # of the examples, where like ones come together
+    _right: list[torch.Tensor] | None = None  # of each batch of an evaluation
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
+        said = foretell(model, inputs)
+        if self._right is not None:
+            wrong = torch.zeros_like(said.answered)
+            wrong[said.answered] = said.logits.argmax(-1) != said.targets
+            self._note(~wrong.any(1))
+        loss = self._text_loss(said, num_items_in_batch)
+        return (loss, {}) if return_outputs else loss
+
+    def _note(self, right: torch.Tensor) -> None:
+        """Keep which examples of an evaluation were right, those of all processes: (batch,)."""
+        self._right.append(self.accelerator.gather_for_metrics(right))
+
+    def _text_loss(self, said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
+        if self._right is not None or tokens is None:
+            return answer_loss(said, None)
+        # Tokens are those of all processes, over which the gradients are then averaged.
+        return answer_loss(said, tokens) * self.accelerator.num_processes
+
+    def _get_train_sampler(self, *args: Any) -> Sampler | None:
+        """By length where the lengths are known, else the trainer's own.
+
+        The trainer's way to do so groups evaluations too, and draws from the global generator,
+        which a resumed run has elsewhere.
+        """
+        if self.lengths is None:
+            return super()._get_train_sampler(*args)
+        # In batches of a whole step, however many processes share it.
+        shares = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        size = self.args.train_batch_size * shares
+        return ByLength(self.args.data_seed, size, lengths=self.lengths)
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """The trainer's own, with the collator of evaluations."""
+        training, self.data_collator = self.data_collator, self.eval_collator or self.data_collator
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = training
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """The trainer's own, with the accuracy."""
+        # The one of sequence-to-sequence counts what fills up the last batches too.
+        self.gather_function = self.accelerator.gather_for_metrics
+        self._right = []
+        output = super().evaluation_loop(*args, **kwargs)
+        accuracy = torch.cat(self._right).float().mean().item()
+        self._right = None
+        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_accuracy"] = accuracy
+        return output
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the trainer's own, but without a trace in the random state.
+
+        Its loader draws from the global generator, so that a run with an evaluation more would
+        train other weights.
+        """
+        with torch.random.fork_rng():
+            return super().evaluate(*args, **kwargs)
+
+
+class JointLoss(AnswerLoss):
+    """The same with a second head: both losses of one pass, weighted.
+
+    `class_weight` is the share of the classifier's cross-entropy. `eval_accuracy` is that of the
+    classes.
+    """
+
+    class_weight = 0.5
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Mean over answer tokens and mean over examples, of the batch or of a whole step."""
+        said = foretell(model, inputs, classify=True)
+        classes = inputs["class_labels"]
+        if self._right is not None:
+            self._note(said.class_logits.argmax(1) == classes)
+        class_loss = self._class_loss(said.class_logits, classes)
+        if self._right is None and num_items_in_batch is not None:
+            class_loss = class_loss / self.filled
+        text_loss = self._text_loss(said, num_items_in_batch)
+        loss = self.class_weight * class_loss + (1 - self.class_weight) * text_loss
+        return (loss, {}) if return_outputs else loss
+
+    @staticmethod
+    def _class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        if (classes == IGNORED).all():
+            return 0 * logits.sum()  # the mean over none is no number
+        return functional.cross_entropy(logits, classes, ignore_index=IGNORED)
+
+
+def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
+    """Cross-entropy, summed and divided by `tokens`, or by those of the batch."""
+    total = functional.cross_entropy(said.logits, said.targets, reduction="sum")
+    return total / (max(1, len(said.targets)) if tokens is None else tokens)

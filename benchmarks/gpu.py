@@ -178,7 +178,7 @@ def _shown(name: str, folder: Path, count: int) -> tuple[list[dict[str, Any]], A
     """Examples, and features where the recipe keeps them."""
     params, recipe = _full(name)
     records = examples(recipe, params, count)
-    features = opened(folder / "features")
+    features = opened(folder / "features") if recipe.vision_features == "cached" else None
     if features:
         others = ("id", "label", "question", "answers")
         records = [{k: r[k] for k in others} | {ROW: i} for i, r in enumerate(records)]
@@ -245,7 +245,8 @@ def beside(way: str, name: str, folder: Path) -> float:
     """GiB at the peak of some steps, by our lines or by another trainer's."""
     params, recipe = _full(name)
     records = (clips if params.data[recipe.data].frames else faces)(2 * BATCH)
-    recipe = of_emotions(recipe)
+    lora = recipe.lora.model_copy(update={"targets": ["q_proj", "v_proj"]})
+    recipe = of_emotions(recipe).model_copy(update={"lora": lora})
     if way == "ours":
         features = None
         if recipe.vision_features == "cached":
@@ -271,7 +272,7 @@ def scoring(name: str, folder: Path) -> dict[str, float]:
         "alone": _each(model, collator, records[: 2 * WARM_UP], choices, 1),
         "batched": _each(model, collator, records, choices, size),
     }
-    rows, features = _shown(name, folder, len(records))
+    rows, features = _shown(name, folder, 2 * WARM_UP)
     if features:
         of_rows = _collator(name, folder, False, features)
         model = models.load_base(folder, recipe, vision=False)

@@ -140,11 +140,11 @@ def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, 
     )
     model = adapter(base, recipe)
     log = trainer.train(model, collator, records, records, harmful, tmp_path, seed=1)
-    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
-    assert losses[-1] != min(losses), "the last checkpoint is the best: this tests nothing"
+    found = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert found[-1] != min(found), "the last checkpoint is the best: this tests nothing"
     with torch.no_grad():
         kept = losses.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
-    assert kept.item() == pytest.approx(min(losses), rel=0.02)
+    assert kept.item() == pytest.approx(min(found), rel=0.02)
 
 
 def test_the_measured_accuracy_is_that_of_greedy_decoding(

@@ -210,7 +210,7 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
     model = models.add_lora(model, recipe.lora)
     collator, clock = _collator(name, folder, True, features), Clock()
     asked = recipe.train.model_copy(
-        update={"max_steps": steps, "evaluations": 1, "answered_each_epoch": 0}
+        update={"max_steps": steps, "evaluations": 1, "answered_each_epoch": 0, "max_length": 2048}
     )
     data = as_dataset(records) if features is None else trainer.Dataset.from_list(records)
     trainer.train(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -62,21 +63,24 @@ def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
     return f"{system + ' ' if system else ''}Question: {question} {LEAD}"
 
 
-def answer_logits(
+def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits of every answer after every prompt: see src/families/common.py."""
+    """Log-likelihood of every answer after every prompt: see src/families/common.py."""
     if model.config.is_encoder_decoder:
-        return _decoder_logits(model, inputs, tokens)
-    # OPT counts positions from the mask itself, and reads on without the picture.
-    return common.after_prefix(model, model.language_model, inputs, tokens, real, lambda *_: {})
+        return _decoded(model, inputs, tokens, real)
+    # OPT reads on without the picture.
+    return common.after_prefix(model, model.language_model, inputs, tokens, real)
 
 
-def _decoder_logits(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokens: torch.Tensor
+def _decoded(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    real: torch.Tensor,
 ) -> torch.Tensor:
     """The same from an encoder that reads each prompt once."""
     count, size = len(tokens), len(inputs["input_ids"])
@@ -84,12 +88,15 @@ def _decoder_logits(
     shifted = torch.cat([start, tokens[:, :-1]], 1)
     read = model(**inputs, decoder_input_ids=start[:1].expand(size, 1), use_cache=False)
     states = read.language_model_outputs.encoder_last_hidden_state.repeat_interleave(count, 0)
-    return model.language_model(
+    logits = model.language_model(
         encoder_outputs=(states,),
         attention_mask=inputs["attention_mask"].repeat_interleave(count, 0),
         decoder_input_ids=shifted.repeat(size, 1),
         use_cache=False,
     ).logits
+    following = tokens.repeat(size, 1)[..., None]
+    found = functional.log_softmax(logits.float(), -1).gather(-1, following)[..., 0]
+    return (found * real.repeat(size, 1)).sum(1).view(size, count)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
-Positions = Callable[[PreTrainedModel, torch.Tensor, int], dict[str, torch.Tensor]]
+Positions = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def chat(
@@ -27,15 +28,26 @@ def chat(
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
+def text_positions(
+    model: PreTrainedModel, lengths: torch.Tensor, depths: torch.Tensor
+) -> torch.Tensor:
+    """Positions (batch, tokens) of tokens at `depths` behind texts of `lengths` (batch,)."""
+    return lengths[:, None] + depths
+
+
 def after_prefix(
     model: PreTrainedModel,
     reader: nn.Module,
     inputs: dict[str, torch.Tensor],
     tokens: torch.Tensor,
     real: torch.Tensor,
-    positions_after: Positions,
+    positions: Positions = text_positions,
 ) -> torch.Tensor:
-    """Logits of every answer after every prompt, from a cache of the prompts that is repeated.
+    """Log-likelihood of every answer after every prompt, each of which is read once.
+
+    All answers stand behind a prompt in one row, and a mask hides them from each other, as in the
+    tree attention of SpecInfer (Miao et al. 2024, https://arxiv.org/abs/2305.09781): the cache
+    holds a prompt once, however many answers there are.
 
     Args:
         model: a decoder-only vision-language model.
@@ -43,30 +55,39 @@ def after_prefix(
         inputs: the prompts, padded on the left.
         tokens: (answers, width) token ids, padded on the right.
         real: (answers, width), 0 at the padding.
-        positions_after: the positions of tokens after prefixes, as model inputs.
+        positions: those of tokens at depths (tokens,) behind prompts of lengths (prompts,).
 
     Returns:
-        (prompts * answers, width, vocabulary): what foretells each token of each answer.
+        (prompts, answers), in nats.
     """
-    count, width = tokens.shape
     mask = inputs["attention_mask"]
     read: Any = model(**inputs, use_cache=True, logits_to_keep=1)
-    # The prompt's last logits foretell an answer's first token, each token's the next one.
-    first = read.logits[:, -1:].repeat_interleave(count, 0)
-    if width == 1:
+    # The prompt's last logits foretell an answer's first token, each token's the next one. So the
+    # last token is not read: nothing follows it.
+    first = functional.log_softmax(read.logits[:, -1].float(), -1)[:, tokens[:, 0]]
+    of, depths = real[:, 1:].nonzero(as_tuple=True)
+    if not len(of):
         return first
-    cache = getattr(read, "language_model_outputs", read).past_key_values
-    cache.batch_repeat_interleave(count)
-    # So that the last token is not read: nothing follows it.
-    real = torch.cat([mask.repeat_interleave(count, 0), real[:, :-1].repeat(len(mask), 1)], 1)
-    places = positions_after(model, mask.sum(1), width - 1)
-    said = reader(
-        input_ids=tokens[:, :-1].repeat(len(mask), 1),
-        attention_mask=real,
-        past_key_values=cache,
-        **{name: value.repeat_interleave(count, dim=-2) for name, value in places.items()},
+    size = len(mask)
+    seen = torch.cat(
+        [
+            mask.bool()[:, None].expand(-1, len(of), -1),
+            ((of[:, None] == of) & (depths[:, None] >= depths)).expand(size, -1, -1),
+        ],
+        2,
     )
-    return torch.cat([first, said.logits], 1)
+    hidden = torch.zeros_like(seen, dtype=model.dtype)
+    hidden.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    said = reader(
+        input_ids=tokens[of, depths].expand(size, -1),
+        attention_mask=hidden[:, None],
+        past_key_values=getattr(read, "language_model_outputs", read).past_key_values,
+        position_ids=positions(model, mask.sum(1), depths),
+    )
+    following = tokens[of, depths + 1].expand(size, -1)[..., None]
+    rest = functional.log_softmax(said.logits.float(), -1).gather(-1, following)[..., 0]
+    counts = real[:, 1:].sum(1).tolist()
+    return first + torch.stack([part.sum(1) for part in rest.split(counts, 1)], 1)
 
 
 def after_a_space(text: str) -> str:

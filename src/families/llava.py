@@ -50,23 +50,16 @@ def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
         processor.num_additional_image_tokens = 1  # CLIP's class token
 
 
-def answer_logits(
+def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits of every answer after every prompt: see src/families/common.py."""
+    """Log-likelihood of every answer after every prompt: see src/families/common.py."""
     mask = inputs["attention_mask"]
     inputs = inputs | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    return common.after_prefix(model, model, inputs, tokens, real, positions_after)
-
-
-def positions_after(
-    model: PreTrainedModel, lengths: torch.Tensor, width: int
-) -> dict[str, torch.Tensor]:
-    """Positions (batch, width) of tokens after prefixes of `lengths` (batch,)."""
-    return {"position_ids": lengths[:, None] + torch.arange(width, device=lengths.device)}
+    return common.after_prefix(model, model, inputs, tokens, real)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

@@ -115,26 +115,24 @@ def visual_inputs(
     return dict(zip(names, (patches.flatten(0, 1), grids), strict=True))
 
 
-def answer_logits(
+def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits of every answer after every prompt: see src/families/common.py."""
-    return common.after_prefix(model, model, inputs, tokens, real, positions_after)
+    """Log-likelihood of every answer after every prompt: see src/families/common.py."""
+    return common.after_prefix(model, model, inputs, tokens, real, positions)
 
 
-def positions_after(
-    model: PreTrainedModel, lengths: torch.Tensor, width: int
-) -> dict[str, torch.Tensor]:
-    """Positions (3, batch, width) of tokens after prefixes of `lengths` (batch,) just read.
+def positions(model: PreTrainedModel, lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    """Positions (3, batch, tokens) of tokens at `depths` behind prompts of `lengths` just read.
 
     Multimodal positions run behind the token count, because a picture's tokens share them; the
     model remembers by how much for each row.
     """
-    steps = lengths[:, None] + torch.arange(width, device=lengths.device)
-    return {"position_ids": (steps + model.model.rope_deltas)[None].expand(3, -1, -1)}
+    places = common.text_positions(model, lengths, depths) + model.model.rope_deltas
+    return places[None].expand(3, -1, -1)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

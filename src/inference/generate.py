@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.nn import functional
 from tqdm import tqdm
 from transformers import (
     LogitsProcessor,
@@ -242,7 +241,7 @@ def score(
 ) -> np.ndarray:
     """Log-likelihood of every answer to every record, end token included: (records, answers).
 
-    The prompt is read once; its cache is then repeated for the answers.
+    A prompt is read once, with all answers behind it.
     """
     ids = [collator.answer_ids(answer) for answer in answers]
     padded = pad_right(ids, collator.tokenizer.pad_token_id)
@@ -250,10 +249,11 @@ def score(
 
     def scored(batch: list[Any]) -> Sequence[np.ndarray]:
         inputs = to_device(collator.prompts(batch), model)
-        return _score_batch(model, collator, inputs, tokens, real).float().cpu().numpy()
+        scores = collator.family.answer_likelihoods(base_of(model), inputs, tokens, real)
+        return scores.cpu().numpy()
 
-    # The prompt is in the cache once for each answer.
-    lengths = [len(ids) * (length + tokens.shape[1]) for length in collator.lengths(records)]
+    answering = int(real.sum())
+    lengths = [length + answering for length in collator.lengths(records)]
     return np.stack(in_batches(scored, records, lengths, batch_size, "score"))
 
 
@@ -271,20 +271,6 @@ def classify(
 
     lengths = collator.lengths(records)
     return np.stack(in_batches(classified, records, lengths, batch_size, "classify"))
-
-
-def _score_batch(
-    model: PreTrainedModel,
-    collator: Collator,
-    inputs: dict[str, torch.Tensor],
-    tokens: torch.Tensor,
-    real: torch.Tensor,
-) -> torch.Tensor:
-    size, count = len(inputs["input_ids"]), len(tokens)
-    logits = collator.family.answer_logits(base_of(model), inputs, tokens, real).float()
-    repeated = tokens.repeat(size, 1)[..., None]
-    likelihood = functional.log_softmax(logits, -1).gather(-1, repeated)[..., 0]
-    return (likelihood * real.repeat(size, 1)).sum(1).view(size, count)
 
 
 def base_of(model: Any) -> PreTrainedModel:

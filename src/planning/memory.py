@@ -19,8 +19,7 @@ Training, at its peak:
 
 Answering, at its peak, has no gradient: weights, adapter, the cache of keys and values, and the
 pass at work. The cache holds one key and one value a layer, a head and a token, for each of
-batch x beams texts, or for each class of each example where classes are scored; to repeat a cache
-is to hold both.
+batch x beams texts, or for each example with all its classes where classes are scored.
 
 Both have OVERHEAD and SLACK on top. The vision tower's pass is over before a peak, in training and
 in answering, and its memory is used again. `explain`, whose gradients go through the tower, is not
@@ -116,13 +115,12 @@ def _writing(
 def _scoring(
     made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, lengths: Lengths, batch: int
 ) -> tuple[int, int]:
-    """A cache of the prompts, repeated for each class, and the logits of the classes' tokens."""
-    rows, vocabulary = batch * lengths.labels, configuration.get_text_config().vocab_size
-    prompts = cache_bytes(configuration, recipe, batch, lengths.prompt, 0)
-    repeated = cache_bytes(configuration, recipe, rows, lengths.prompt, lengths.label)
-    logits = rows * lengths.label * vocabulary * (ANSWERING_LOGIT + 2)  # joined from two parts
+    """A cache of prompts with the classes behind them, and the logits of the classes' tokens."""
+    classes, vocabulary = lengths.labels * lengths.label, configuration.get_text_config().vocab_size
+    cache = cache_bytes(configuration, recipe, batch, lengths.prompt, classes)
+    logits = batch * classes * vocabulary * ANSWERING_LOGIT
     reading = 3 * _widest(made, batch * lengths.prompt, recipe) + made.widest
-    return prompts + repeated, max(logits, reading)
+    return cache, max(logits, reading)
 
 
 def cache_bytes(

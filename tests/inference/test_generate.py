@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.errors import UserError
 from src.inference.generate import Draw, clean, end_tokens, generate, in_batches, score
-from src.models import load_base
+from src.models import language_model, load_base
 from src.schema import Generation
 from src.training.collator import IGNORED
 from src.training.pretrain import EXAM
@@ -214,14 +214,27 @@ def test_batch_size_changes_no_score(model, prompts, faces):
     assert (alone.argmax(1) == together.argmax(1)).all()
 
 
+@pytest.mark.parametrize("answers", [LABELS, ["Joy", "Joy and some anger", "", "J", "Joy"], [""]])
 def test_scores_are_those_of_one_forward_pass_per_answer(
-    architecture, model, prompts, questions, faces
+    architecture, model, prompts, questions, faces, answers
 ):
     collator = architecture.collator(questions, answers=True)
-    found = score(model, prompts, faces[:4], LABELS, batch_size=4)
-    for column, label in enumerate(LABELS):
-        expected = likelihoods(model, collator, faces[:4], [label] * 4)
+    found = score(model, prompts, faces[:4], answers, batch_size=4)
+    for column, answer in enumerate(answers):
+        expected = likelihoods(model, collator, faces[:4], [answer] * 4)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_prompt_is_in_the_cache_once_however_many_answers_there_are(model, prompts, faces):
+    if prompts.encoder_decoder:
+        pytest.skip("its decoder reads no prompt")
+    layers = language_model(model).named_modules()
+    queries = next(module for name, module in layers if name.endswith("q_proj"))
+    rows = []
+    hook = queries.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    score(model, prompts, faces[:4], LABELS, batch_size=4)
+    hook.remove()
+    assert rows == [4, 4]
 
 
 def test_the_likelihood_of_a_text_is_that_of_its_tokens_to_the_end(

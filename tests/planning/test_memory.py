@@ -69,7 +69,7 @@ def test_long_answers_make_their_logits_the_peak(architecture):
     assert longer.working > 1.9 * long.working
 
 
-def test_classes_of_every_example_repeat_the_cache_and_beams_do_too(tmp_path):
+def test_classes_lengthen_the_cache_and_beams_repeat_it(tmp_path):
     full = config.at_scale(ROOT / "params.yaml", "full")
     recipe = full.recipes["video_qwen2vl"]
     configuration = published.configuration(full.base[recipe.base], tmp_path)
@@ -81,5 +81,5 @@ def test_classes_of_every_example_repeat_the_cache_and_beams_do_too(tmp_path):
         lengths = Lengths(256, 300, 64, labels, 4 if labels else 0, 1024)
         return memory.answering(made, configuration, changed, lengths, 8)
 
-    assert kept(1, 40).kept == 8 * 41 * 300 * 57344 + 8 * 40 * 4 * 57344
+    assert kept(1, 40).kept == 8 * (300 + 40 * 4) * 57344
     assert kept(6, 0).total > kept(1, 0).total

@@ -1,10 +1,12 @@
 """What the recipes' full settings make of a GPU: `python -m benchmarks.gpu`.
 
 Each base has its published shape and random weights (15 GB on the disk for one of 7B), each recipe
-its settings of `full`, and the examples are drawn. A step's floating-point operations are counted
-by torch, and its rate is held against that of a large matrix product on the same card. Scoring is
-one picture at a time, as in a live demonstration, and in batches. Everything runs in processes of
-its own, whose peak of the GPU's memory is its alone.
+its settings of `full`, and the examples are drawn. Their texts are written by a small tokenizer, in
+more tokens than the published one would make of them: the table says how many. A step's
+floating-point operations are counted by torch, without those that checkpointing does again, and
+their rate is held against that of a large matrix product on the same card. Scoring is one picture
+at a time, as in a live demonstration, and in batches. Each part runs in a process of its own, whose
+peak of the GPU's memory is its alone.
 """
 
 import random
@@ -49,6 +51,7 @@ from src.training.pretrain import corpus
 RECIPES = ["emotion_qwen2vl", "emotion_llava", "esnlive_qwen2vl", "video_qwen2vl", "vqa_blip2"]
 SIDE = 8192  # of the matrices whose product is the card's rate
 WARM_UP = 5  # steps
+SCORED = 4  # batches
 TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
@@ -73,7 +76,7 @@ class Clock(TrainerCallback):
 
 def main(
     recipes: Annotated[list[str] | None, typer.Argument(help="of params.yaml")] = None,
-    steps: int = 20,
+    steps: Annotated[int, typer.Option(min=WARM_UP + 2)] = 20,
 ) -> None:
     """Print a table of training, one of memory beside others, and one of scoring."""
     if not torch.cuda.is_available():
@@ -87,16 +90,18 @@ def main(
             weights = alone(make, name, folder)
             found[name] = {"weights": weights, "encode": alone(encode, name, folder, steps)}
             found[name] |= alone(train, name, folder, steps)
-            found[name] |= {way: alone(beside, way, name, folder) for way in ("ours", "theirs")}
             found[name] |= alone(scoring, name, folder)
+            peaks = [alone(beside, way, name, folder) for way in ("encode", "ours", "theirs")]
+            found[name] |= {"ours": max(peaks[:2]), "theirs": peaks[2]}
             print(f"{name}: {found[name]}", file=sys.stderr)
-    print("\n| recipe | 10⁹ weights | examples a second | peak, GiB | share of the rate |", end="")
-    print(" encoding, examples a second |\n| --- | --- | --- | --- | --- | --- |")
+    print("\n| recipe | 10⁹ weights | tokens an example | examples a second | peak, GiB |", end="")
+    print(" share of the rate | encoding, examples a second |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, row in found.items():
         encoded = f"{row['encode']:.1f}" if row["encode"] else ""
         print(
-            f"| {name} | {row['weights']:.1f} | {row['speed']:.2f} | {row['peak']:.1f} "
-            f"| {row['flops'] / rate:.2f} | {encoded} |"
+            f"| {name} | {row['weights']:.1f} | {row['tokens']} | {row['speed']:.2f} "
+            f"| {row['peak']:.1f} | {row['flops'] / rate:.2f} | {encoded} |"
         )
     print(f"\nBatches of {BATCH}, no checkpointing, GiB at the peak\n")
     print("| recipe | vlm-recipes | TRL (BLIP-2: Trainer) | ratio |\n| --- | --- | --- | --- |")
@@ -141,6 +146,8 @@ def make(name: str, folder: Path) -> float:
     for key in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if hasattr(small.config.text_config, key):
             setattr(published.text_config, key, getattr(small.config.text_config, key))
+    if hasattr(processor, "patch_size"):
+        processor.patch_size = published.vision_config.patch_size
     with models.device():
         model = AutoModelForImageTextToText.from_config(published, dtype=torch.bfloat16)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
@@ -191,6 +198,7 @@ def encode(name: str, folder: Path, steps: int) -> float | None:
     if recipe.vision_features != "cached":
         return None
     count = (steps + 1) * recipe.train.batch_size * recipe.train.gradient_accumulation
+    count = max(count, SCORED * params.evaluate.batch_size)
     records = examples(recipe, params, count)
     model, collator = models.load_base(folder, recipe), _collator(name, folder, False)
     start = time.perf_counter()
@@ -199,7 +207,7 @@ def encode(name: str, folder: Path, steps: int) -> float | None:
 
 
 def train(name: str, folder: Path, steps: int) -> dict[str, float]:
-    """`speed` in examples a second, `peak` in GiB and `flops` in TFLOP/s of so many steps."""
+    """Of so many steps: examples a second, the peak in GiB, TFLOP/s, and tokens an example."""
     params, recipe = _full(name)
     step = recipe.train.batch_size * recipe.train.gradient_accumulation
     records, features = _shown(name, folder, (steps + 1) * step)
@@ -227,6 +235,7 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
     peak = peak_memory() / 2**10
     batch = to_device(collator(list(data.select(range(recipe.train.batch_size)))), model)
     model.train()
+    models.language_model(model).activation_checkpointing_disable()
     dtype = models.DTYPES[recipe.precision]
     with (
         FlopCounterMode(display=False) as counter,
@@ -238,20 +247,22 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
         "speed": step / clock.median(),
         "peak": peak,
         "flops": passes / clock.median() / 1e12,
+        "tokens": batch["input_ids"].shape[1],
     }
 
 
 def beside(way: str, name: str, folder: Path) -> float:
-    """GiB at the peak of some steps, by our lines or by another trainer's."""
+    """GiB at the peak of some steps, by our lines, which encode before, or by another trainer's."""
     params, recipe = _full(name)
     records = (clips if params.data[recipe.data].frames else faces)(2 * BATCH)
     lora = recipe.lora.model_copy(update={"targets": ["q_proj", "v_proj"]})
     recipe = of_emotions(recipe).model_copy(update={"lora": lora})
-    if way == "ours":
-        features = None
-        if recipe.vision_features == "cached":
+    cached = recipe.vision_features == "cached"
+    if way == "encode":
+        if cached:
             train_speed.encode(folder, recipe, records)
-            features = opened(folder / "features")
+    elif way == "ours":
+        features = opened(folder / "features") if cached else None
         train_speed.ours(folder, recipe, records, 1, features)
     elif recipe.family == "blip2":
         train_speed.plain(folder, recipe, records, 1)
@@ -264,15 +275,15 @@ def scoring(name: str, folder: Path) -> dict[str, float]:
     """Milliseconds for all choices of a picture: `alone`, `batched`, and with features `kept`."""
     params, recipe = _full(name)
     choices, size = params.data[recipe.data].labels, params.evaluate.batch_size
-    if not choices:
+    if not choices or recipe.classifier:
         return {}
     model = models.load_base(folder, recipe)
-    records, collator = examples(recipe, params, 4 * size), _collator(name, folder, False)
+    records, collator = examples(recipe, params, SCORED * size), _collator(name, folder, False)
     found = {
         "alone": _each(model, collator, records[: 2 * WARM_UP], choices, 1),
         "batched": _each(model, collator, records, choices, size),
     }
-    rows, features = _shown(name, folder, 2 * WARM_UP)
+    rows, features = _shown(name, folder, len(records))
     if features:
         of_rows = _collator(name, folder, False, features)
         model = models.load_base(folder, recipe, vision=False)

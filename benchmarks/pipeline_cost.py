@@ -1,8 +1,8 @@
 """What the pipeline costs beside its work: `python -m benchmarks.pipeline_cost`, after `dvc repro`.
 
 Seconds of a `dvc repro` that has nothing to do, and of the start of each stage with all that it
-imports, which is over where it says how it is used. `encode` imports its models only where it needs
-them.
+imports, which is over where it says how it is used; the end of a process is not measured. `encode`
+imports its models only where it needs them.
 """
 
 import statistics

@@ -3,7 +3,7 @@
 Six adapters are trained on one base, and each then scores the classes of the pictures: ours from
 features that are made once for all six, and the same lines with a live tower. As people do it by
 hand means transformers' Trainer as PEFT's guide to QLoRA sets it up, and greedy answers one by one.
-Each adapter is a pair of runs in processes of their own; loading a model is not counted.
+Each way and rank has a process of its own; loading a model is not counted.
 """
 
 import statistics

@@ -411,6 +411,8 @@ def llamafactory(
         found = by_llamafactory(
             base / "checkpoint", records, epochs, recipe.precision, checkpointing, Path(folder)
         )
+        if torch.cuda.is_available():
+            found["peak"] = float("nan")  # it is that of its process, not of the GPU
         model = models.load_tuned(base, Path(folder) / "adapter", recipe)
         return found | {"loss": afterwards(model, base, recipe, records, None)}
 

@@ -14,7 +14,7 @@ class UserError(Exception):
     """Names the file, row or key, what is wrong with it and what to do."""
 
 
-@atexit.register  # before any library registers: what is registered first is called last
+@atexit.register  # what is registered first is called last: the model libraries' own come before
 def _leave_at_once() -> None:
     """Let go of the process as it is, where a stage has done its work.
 

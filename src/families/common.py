@@ -76,8 +76,10 @@ def after_prefix(
         ],
         2,
     )
-    hidden = torch.zeros_like(seen, dtype=model.dtype)
-    hidden.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    # In the dtype of the queries, which attention insists on: the model's is that of its first
+    # weight, and BLIP-2's stays in fp32.
+    hidden = torch.zeros_like(seen, dtype=read.logits.dtype)
+    hidden.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
     said = reader(
         input_ids=tokens[of, depths].expand(size, -1),
         attention_mask=hidden[:, None],

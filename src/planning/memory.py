@@ -117,7 +117,8 @@ def _scoring(
 ) -> tuple[int, int]:
     """A cache of prompts with the classes behind them, and the logits of the classes' tokens."""
     classes, vocabulary = lengths.labels * lengths.label, configuration.get_text_config().vocab_size
-    cache = cache_bytes(configuration, recipe, batch, lengths.prompt, classes)
+    repeated = lengths.labels if configuration.is_encoder_decoder else 1  # what an encoder made
+    cache = repeated * cache_bytes(configuration, recipe, batch, lengths.prompt, classes)
     logits = batch * classes * vocabulary * ANSWERING_LOGIT
     reading = 3 * _widest(made, batch * lengths.prompt, recipe) + made.widest
     return cache, max(logits, reading)

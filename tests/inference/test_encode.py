@@ -140,9 +140,9 @@ class TestModels:
                 pair, collators, (faces[:6], by_row(faces[:6])), strict=True
             )
         ]
-        losses = [losses.answer_loss(each, None) for each in said]
-        assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)
-        for model, loss in zip(pair, losses, strict=True):
+        means = [losses.answer_loss(each, None) for each in said]
+        assert means[0].item() == pytest.approx(means[1].item(), abs=1e-6)
+        for model, loss in zip(pair, means, strict=True):
             model.zero_grad()
             loss.backward()
         found = {n: p.grad for n, p in pair[1].named_parameters() if p.grad is not None}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from src.errors import UserError
 from src.inference.generate import Draw, clean, end_tokens, generate, in_batches, score
@@ -268,10 +269,18 @@ def test_special_tokens_and_white_space_are_not_part_of_an_answer(model, prompts
         assert text == text.strip()
 
 
-def test_a_model_in_half_precision_says_and_scores(architecture, prompts, faces):
+def test_a_model_in_half_precision_says_and_scores(architecture, prompts, faces, monkeypatch):
     half = load_base(
         architecture.base, architecture.recipe.model_copy(update={"precision": "bf16"})
     )
+    attention = functional.scaled_dot_product_attention
+
+    def strict(query, key, value, attn_mask=None, **options):
+        # As on a GPU: a CPU takes a mask of any dtype.
+        assert attn_mask is None or attn_mask.dtype in (torch.bool, query.dtype)
+        return attention(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", strict)
     said = generate(half, prompts, faces[:3], written(3), batch_size=2)
     assert len(said.texts) == 3
     assert np.isfinite(said.likelihoods).all()

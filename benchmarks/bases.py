@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
 
 from src import config, families
 from src.drawing.faces import draw, random_face
@@ -63,10 +64,15 @@ def make(base: str, folder: Path) -> Path:
     spec = known.model.model_copy(update={"image_size": SIDE, **parts})
     model, processor = families.load(known.family).build(spec, corpus(spec, 1), 1)
     model.resize_token_embeddings(words, mean_resizing=False)
+    save(model, processor, folder)
+    return folder
+
+
+def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a base with its manifest, as the build stage does."""
     model.save_pretrained(folder / "checkpoint")
     processor.save_pretrained(folder / "checkpoint")
     write_json(folder / "manifest.json", {"id": str(folder / "checkpoint"), "revision": None})
-    return folder
 
 
 def recipe_on(base: str, precision: str) -> Recipe:
@@ -85,13 +91,18 @@ def of_emotions(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"task": "classify", "prompt": prompt, "classifier": None})
 
 
+def face(rng: random.Random, number: int, side: int = SIDE) -> Image.Image:
+    """A drawn face with the emotion of that number."""
+    return draw(rng, random_face(rng, LABELS[number % len(LABELS)]), side)[0]
+
+
 def faces(count: int) -> list[dict[str, Any]]:
     """Drawn faces with their emotion."""
     rng = random.Random(3)
     return [
         {
             "id": str(i),
-            "image": draw(rng, random_face(rng, LABELS[i % 6]), SIDE)[0],
+            "image": face(rng, i),
             "label": LABELS[i % 6],
         }
         for i in range(count)
@@ -104,7 +115,7 @@ def clips(count: int) -> list[dict[str, Any]]:
     return [
         {
             "id": str(i),
-            "video": [draw(rng, random_face(rng, LABELS[i % 6]), SIDE)[0] for _ in range(FRAMES)],
+            "video": [face(rng, i) for _ in range(FRAMES)],
             "label": LABELS[i % 6],
         }
         for i in range(count)

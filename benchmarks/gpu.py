@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from datasets import Dataset
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -33,12 +34,10 @@ from transformers import (
 
 from benchmarks import train_speed
 from benchmarks.alone import alone
-from benchmarks.bases import LABELS, clips, faces, keep, of_emotions
+from benchmarks.bases import clips, face, faces, keep, of_emotions, save
 from benchmarks.train_speed import BATCH, as_dataset, peak_memory
 from src import config, families, models, tasks
-from src.drawing.faces import draw, random_face
 from src.features import ROW, opened
-from src.files import write_json
 from src.inference.generate import score, to_device
 from src.planning.published import configuration
 from src.schema import Params, Recipe
@@ -151,9 +150,7 @@ def make(name: str, folder: Path) -> float:
     with models.device():
         model = AutoModelForImageTextToText.from_config(published, dtype=torch.bfloat16)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.save_pretrained(folder / "checkpoint")
-    processor.save_pretrained(folder / "checkpoint")
-    write_json(folder / "manifest.json", {"id": str(folder / "checkpoint"), "revision": None})
+    save(model, processor, folder)
     return model.num_parameters() / 1e9
 
 
@@ -161,14 +158,9 @@ def examples(recipe: Recipe, params: Params, count: int) -> list[dict[str, Any]]
     """Drawn faces with all that any task asks for."""
     rng, data = random.Random(3), params.data[recipe.data]
     labels = data.labels or [""]
-
-    def picture(number: int) -> Any:
-        face = random_face(rng, LABELS[number % len(LABELS)])
-        return draw(rng, face, data.image_size)[0]
-
     made = []
     for i in range(count):
-        seen = [picture(i) for _ in range(data.frames or 1)]
+        seen = [face(rng, i, data.image_size) for _ in range(data.frames or 1)]
         shown = {"video": seen} if data.frames else {"image": seen[0]}
         words = {"question": "Is there a face in it?", "answers": ["There is a face of a child."]}
         made.append({"id": str(i), "label": labels[i % len(labels)], **shown, **words})
@@ -220,7 +212,7 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
     asked = recipe.train.model_copy(
         update={"max_steps": steps, "evaluations": 1, "answered_each_epoch": 0, "max_length": 2048}
     )
-    data = as_dataset(records) if features is None else trainer.Dataset.from_list(records)
+    data = as_dataset(records) if features is None else Dataset.from_list(records)
     trainer.train(
         model,
         collator,
@@ -296,8 +288,7 @@ def _each(
 ) -> float:
     score(model, collator, records[:size], choices, size)
     start = time.perf_counter()
-    for first in range(0, len(records), size):
-        score(model, collator, records[first : first + size], choices, size)
+    score(model, collator, records, choices, size)
     return 1000 * (time.perf_counter() - start) / len(records)
 
 

@@ -22,7 +22,6 @@ from benchmarks.train_speed import encode, ours, plain
 from src import models, tasks
 from src.features import ROW, opened
 from src.inference.generate import score
-from src.schema import Recipe
 from src.training.load import collator_of
 
 BASE = "blip2_opt"
@@ -78,7 +77,8 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     seconds, model = train(folder, recipe, records, epochs, **more)
     models.keep_differentiable(model)
     model.eval()
-    collator = _collator(folder, recipe, features)
+    task = tasks.load(recipe, LABELS)
+    collator = collator_of(folder, recipe, task, answers=False, features=features)
     if features:
         records = [{"id": r["id"], ROW: number} for number, r in enumerate(records)]
     start = time.perf_counter()
@@ -87,10 +87,6 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     else:
         score(model, collator, records, LABELS, BATCH)
     return seconds + time.perf_counter() - start
-
-
-def _collator(folder: Path, recipe: Recipe, features: Any) -> Any:
-    return collator_of(folder, recipe, tasks.load(recipe, LABELS), False, features=features)
 
 
 if __name__ == "__main__":

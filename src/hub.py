@@ -1,23 +1,22 @@
 """Base models of the Hugging Face Hub, pinned to a commit."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RevisionNotFoundError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from src.errors import UserError
 from src.files import whole, write_json
+from src.repositories import in_one_line
 from src.schema import Base
 
 SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHTS = ["*.safetensors"]
+ADVICE = "check the id, the revision and the network, then start again: what has come is kept"
 
 
 def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
@@ -32,7 +31,7 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
         UserError: the model cannot be had; says why and what to do.
     """
     model_id = base.model.id
-    with _in_one_line(model_id, base.model.revision):
+    with in_one_line("the files", model_id, base.model.revision, ADVICE):
         info = HfApi().model_info(model_id, revision=base.model.revision, files_metadata=True)
         snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
     with whole(folder) as beside:
@@ -62,7 +61,7 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
     missing = [n for n in sizes if not try_to_load_from_cache(model_id, n, revision=revision)]
     if not missing:
         return
-    with _in_one_line(model_id, revision):
+    with in_one_line("the weights", model_id, revision, ADVICE):
         _check_room(model_id, sum(sizes[name] or 0 for name in missing))
         snapshot_download(model_id, revision=revision, allow_patterns=[*SMALL, *WEIGHTS])
         found = HfApi().verify_repo_checksums(model_id, revision=revision)
@@ -85,27 +84,6 @@ def _check_room(model_id: str, needed: int) -> None:
             f"{model_id}: needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the "
             f"disk of {cache}; free some, or name another place with HF_HOME"
         )
-
-
-@contextmanager
-def _in_one_line(model_id: str, revision: str | None) -> Iterator[None]:
-    try:
-        yield
-    except GatedRepoError:
-        raise UserError(
-            f"{model_id} is gated; accept its licence on its page, then log in with `hf auth login`"
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"cannot download {model_id} at {revision or 'main'}: there is no such commit, branch"
-            " or tag, or no more; set revision to one that its page lists, or to null"
-        ) from None
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        why = str(error).partition("\n")[0]
-        raise UserError(
-            f"cannot download {model_id} at {revision or 'main'}: {why}; check the id, "
-            "the revision and the network, then start again: what has come is kept"
-        ) from None
 
 
 def parameters(model_id: str, revision: str | None) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 from src import provenance
 from src.errors import UserError
 from src.provenance import Record
+from src.repositories import commit, in_one_line, is_commit
 from src.schema import Abo, Esnlive, HubBase, KaggleDataset, Params, WebVid
 from src.sources import abo, kaggle
-from src.sources.hub import commit, in_one_line, is_commit
 
 Asked = HubBase | Esnlive | WebVid | KaggleDataset | Abo
 # What a block of parameters fixes, and what the same is called in a record.
@@ -133,7 +133,8 @@ def _announced(asked: Asked) -> Record:
 
 @cache
 def _commit(repo: str, revision: str | None, kind: str) -> str:
-    with in_one_line("the commit", repo, revision, "its name, revision"):
+    advice = "check its name, its revision and the network, then start again"
+    with in_one_line("the commit", repo, revision, advice):
         return commit(repo, revision, kind)
 
 

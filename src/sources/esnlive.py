@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES
+from src.repositories import commit, in_one_line
 from src.schema import Esnlive
-from src.sources.hub import commit, in_one_line
 
 PICTURES = "flickr30k_images"
 HEADING = ("", "pairID", "Flickr30kID", "hypothesis", "gold_label", "explanation")
@@ -85,8 +85,9 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
 
 @contextmanager
 def _in_one_line(source: Esnlive) -> Iterator[None]:
+    advice = "check dataset, revision and the network, then start again"
     try:
-        with in_one_line("the rows", source.dataset, source.revision, "dataset, revision"):
+        with in_one_line("the rows", source.dataset, source.revision, advice):
             yield
     except (DatasetsError, ValueError, RuntimeError) as error:
         why = str(error).partition("\n")[0]

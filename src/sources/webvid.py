@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import hf_hub_download
 
 from src.errors import UserError
+from src.repositories import commit, in_one_line, is_commit
 from src.schema import WebVid
 from src.sources import download
 from src.sources.clips import bring_all
-from src.sources.hub import commit, in_one_line, is_commit
 
 COLUMNS = ("videoid", "name", "page_dir", "duration", "contentUrl")
 REQUIRED = ("videoid", "name", "contentUrl")
@@ -82,8 +82,8 @@ def _tables(source: WebVid) -> tuple[str | None, dict[str, Path]]:
         # `dvc exp run --temp` and the queue run in a copy; DVC_ROOT names the original.
         root = Path(os.environ.get("DVC_ROOT", "."))
         return None, {table: root / Path(table).expanduser() for table in source.tables}
-    keys = "dataset, revision, tables"
-    with in_one_line("the tables", source.dataset, source.revision, keys):
+    advice = "check dataset, revision, tables and the network, then start again"
+    with in_one_line("the tables", source.dataset, source.revision, advice):
         # One that is a commit already may be had from the Hub's cache alone.
         pinned = is_commit(source.revision)
         revision = source.revision if pinned else commit(source.dataset, source.revision)

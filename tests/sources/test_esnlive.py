@@ -14,13 +14,13 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 from ruamel.yaml import YAML
 
+from src import repositories
 from src.errors import UserError
 from src.files import read_json
 from src.readers import esnlive as reader
 from src.records import Raw
 from src.schema import Esnlive
 from src.sources import esnlive
-from src.sources import hub as hub_of_sources
 from tests.servers.hub_server import serve
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def fetch(tmp_path, raw, monkeypatch):
         files = {p.name.partition("-")[0]: str(p) for p in (tmp_path / "repo/data").iterdir()}
         return datasets.load_dataset("parquet", data_files=files, streaming=True)
 
-    monkeypatch.setattr(hub_of_sources, "HfApi", Api)
+    monkeypatch.setattr(repositories, "HfApi", Api)
     monkeypatch.setattr(esnlive, "load_dataset", load)
 
     def fetch(features: Features = FEATURES, rows: int = 99, **splits: Rows) -> dict[str, Any]:

@@ -194,14 +194,14 @@ def test_a_second_build_brings_no_file_again(hub, workspace):
 @pytest.mark.parametrize(
     ("refuse", "says"),
     [
-        ((401, ""), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
-        ((403, "GatedRepo"), "is gated; accept its licence on its page"),
-        ((404, "RepoNotFound"), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
+        ((401, ""), "cannot download the files of Qwen/Qwen2-VL-7B-Instruct"),
+        ((403, "GatedRepo"), "is gated; accept its terms on its page"),
+        ((404, "RepoNotFound"), "cannot download the files of Qwen/Qwen2-VL-7B-Instruct"),
         (
             (404, "RevisionNotFound"),
             f"at {COMMIT}: there is no such commit, branch or tag, or no more",
         ),
-        ((500, ""), "cannot download Qwen/Qwen2-VL-7B-Instruct"),
+        ((500, ""), "cannot download the files of Qwen/Qwen2-VL-7B-Instruct"),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_key(hub, workspace, refuse, says):

@@ -25,8 +25,8 @@ def is_commit(revision: str | None) -> bool:
 
 
 @contextmanager
-def in_one_line(what: str, repo: str, revision: str | None, keys: str) -> Iterator[None]:
-    """Make what is raised inside a UserError: `what` of `repo` cannot be had; check `keys`."""
+def in_one_line(what: str, repo: str, revision: str | None, advice: str) -> Iterator[None]:
+    """Make what is raised inside a UserError: `what` of `repo` cannot be had; what to do."""
     try:
         yield
     except RevisionNotFoundError:
@@ -42,6 +42,5 @@ def in_one_line(what: str, repo: str, revision: str | None, keys: str) -> Iterat
                 f"{repo} is gated; accept its terms on its page, then log in with `hf auth login`"
             ) from None
         raise UserError(
-            f"cannot download {what} of {repo} at {revision or 'main'}: {why}; check {keys} and"
-            " the network, then start again"
+            f"cannot download {what} of {repo} at {revision or 'main'}: {why}; {advice}"
         ) from None

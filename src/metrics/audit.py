@@ -102,6 +102,8 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
     scores = {name: _scores(right, groups.codes) for name, groups in counted.items()}
     name = max(scores, key=lambda name: np.ptp(scores[name]))
     best, worst = int(scores[name].argmax()), int(scores[name].argmin())
+    if best == worst:  # all are equal, and one group has no difference from itself
+        worst = best + 1
     groups = counted[name]
     two = np.isin(groups.codes, (best, worst))
     low, high = interval(

@@ -119,6 +119,15 @@ def test_a_gap_is_between_the_extremes_of_one_property() -> None:
     assert gap["property"] == spread.idxmax()
 
 
+def test_equal_groups_have_no_gap_and_an_interval_around_none() -> None:
+    right, kinds = [True, False] * 200, ["yes", "yes", "no", "no"] * 100
+    frame = predictions(400, 5).assign(correct=right, kind=kinds)
+    gap = largest_gap(frame[["correct", "kind"]], EVALUATE, 17)
+    assert gap["value"] == 0
+    assert gap["best"] != gap["worst"]
+    assert gap["low"] < 0 < gap["high"]
+
+
 def test_a_small_group_is_listed_and_does_not_count() -> None:
     frame = predictions(400, 5)
     frame.loc[:18, ["subgroup", "correct"]] = "rare", False

@@ -1,18 +1,17 @@
 """One recipe's heatmaps: the gallery, and the scores that say what the maps are worth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from peft import PeftModel
-from tqdm import tqdm
 
 from src.explain import gallery, maps, scores
 from src.explain.targets import Explained, WordLikelihoods, named_by_head, scored
 from src.files import whole, write_json
-from src.inference.generate import base_of
+from src.inference.generate import base_of, in_batches
 from src.inference.predict import predictions_file
 from src.metrics.intervals import interval
 from src.models import load_tuned
@@ -83,31 +82,41 @@ def _maps(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Maps (examples, rows, columns) by name, and what covering their hottest cells costs."""
     explain, batch_size = params.explain, params.evaluate.batch_size
-    rng = np.random.default_rng(params.seed)
-    found: dict[str, list[np.ndarray]] = {}
-    covered: dict[str, list[np.ndarray]] = {}
-    for start in tqdm(range(0, len(records), batch_size), desc="explain", unit="batch"):
-        part = slice(start, start + batch_size)
-        explained = scored(model, collator, records[part], rows.iloc[part])
+
+    def mapped(numbers: list[int]) -> list[dict[str, tuple[np.ndarray, float]]]:
+        part = [records[i] for i in numbers]
+        size = _in_a_pass(numbers, records, batch_size)
+        explained = scored(model, collator, part, rows.iloc[numbers])
         grid = explained.grid(explain.cells)
         batch = {
             "gradcam": maps.gradcam(explained, grid),
-            "occlusion": maps.occlusion(explained, grid, batch_size),
+            "occlusion": maps.occlusion(explained, grid, size),
             "edges": maps.edges(explained.media, grid),
-            "random": rng.random((len(explained.media), *grid)),
+            # Each from a generator of its own, so that no map hangs on its batch.
+            "random": np.stack(
+                [np.random.default_rng([params.seed, i]).random(grid) for i in numbers]
+            ),
         }
         with scores.randomised(collator.family.vision(base_of(model)), params.seed):
             batch["randomised"] = maps.gradcam(explained, grid)
-            batch["randomised_occlusion"] = maps.occlusion(explained, grid, batch_size)
-        drops = _drops(explained, batch, explain.deleted, batch_size)
-        for name, values in batch.items():
-            found.setdefault(name, []).append(values)
-            covered.setdefault(name, []).append(drops[name])
-    return _joined(found), _joined(covered)
+            batch["randomised_occlusion"] = maps.occlusion(explained, grid, size)
+        drops = _drops(explained, batch, explain.deleted, size)
+        return [
+            {name: (values[k], drops[name][k]) for name, values in batch.items()}
+            for k in range(len(numbers))
+        ]
+
+    each = in_batches(mapped, range(len(records)), [1] * len(records), batch_size, "explain")
+    found, covered = (
+        {name: np.stack([own[name][k] for own in each]) for name in each[0]} for k in (0, 1)
+    )
+    return found, covered
 
 
-def _joined(batches: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate(values) for name, values in batches.items()}
+def _in_a_pass(numbers: Sequence[int], records: Sequence[Any], batch_size: int) -> int:
+    """Pictures in a pass, covered here and there: no more than in a batch that was halved."""
+    halved = len(numbers) < min(batch_size, len(records))
+    return len(numbers) if halved else batch_size
 
 
 def _drops(
@@ -162,24 +171,34 @@ def _word_by_word(
     rows: pd.DataFrame,
     params: Params,
     folder: Path,
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """What the gallery says of each example's text, with an overlay of each of its first words."""
-    batch_size = params.evaluate.batch_size
-    of_class = named_by_head(model, collator)
-    for start in range(0, len(records), batch_size):
-        part = slice(start, start + batch_size)
-        texts = list(rows["generated"].iloc[part])
-        explained = WordLikelihoods(model, collator, records[part], texts, WORDS)
-        grid = explained.grid(params.explain.cells)
+    of_class, batch_size = named_by_head(model, collator), params.evaluate.batch_size
+
+    def explained(numbers: list[int]) -> list[dict[str, Any]]:
+        texts = list(rows["generated"].iloc[numbers])
+        part = [records[i] for i in numbers]
+        words = WordLikelihoods(model, collator, part, texts, WORDS)
+        grid = words.grid(params.explain.cells)
         found = {name: np.empty((0, len(texts), *grid)) for name in gallery.MAPS}
-        if explained.count:
-            found["gradcam"] = maps.gradcams(explained, grid)
-            found["occlusion"] = maps.occlusions(explained, grid, batch_size)
-        for i, text in enumerate(texts):
-            own = {name: values[:, i] for name, values in found.items()}
-            words = explained.words[i]
-            yield {
+        if words.count:
+            found["gradcam"] = maps.gradcams(words, grid)
+            size = _in_a_pass(numbers, records, batch_size)
+            found["occlusion"] = maps.occlusions(words, grid, size)
+        return [
+            {
                 "generated": text,
-                "reference": rows["answer"].iloc[start + i],
+                "reference": rows["answer"].iloc[number],
                 "of_class": of_class,
-            } | gallery.save_words(folder, start + i, explained.media[i], words, own)
+            }
+            | gallery.save_words(
+                folder,
+                number,
+                words.media[k],
+                words.words[k],
+                {name: values[:, k] for name, values in found.items()},
+            )
+            for k, (number, text) in enumerate(zip(numbers, texts, strict=True))
+        ]
+
+    return in_batches(explained, range(len(records)), [1] * len(records), batch_size, "words")

@@ -58,12 +58,12 @@ def randomised(module: nn.Module, seed: int) -> Iterator[None]:
     """Within, every weight of `module` is drawn anew with the mean and spread that it had."""
     kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            spread = parameter.std(correction=0)
-            parameter.copy_(parameter.mean() + noise * spread)
     try:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                spread = parameter.std(correction=0)
+                parameter.copy_(parameter.mean() + noise * spread)
         yield
     finally:
         module.load_state_dict(kept)

@@ -207,6 +207,20 @@ def test_randomised_weights_differ_keep_their_spread_and_come_back():
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
+def test_weights_come_back_when_the_memory_ends_amid_the_drawing(monkeypatch):
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def end(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(module[1].weight, "std", end, raising=False)
+    with pytest.raises(torch.OutOfMemoryError), scores.randomised(module, seed=1):
+        pass
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
 def test_a_randomised_tower_changes_the_map_and_leaves_no_trace(explained, architecture, model):
     before = maps.gradcam(explained, (4, 4))
     with scores.randomised(architecture.family.vision(model.get_base_model()), seed=1):

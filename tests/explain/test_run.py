@@ -3,13 +3,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from src.explain import maps
 from src.explain import run as explain
 from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE, shown
 from src.explain.run import pick
-from src.explain.targets import WordLikelihoods
+from src.explain.targets import Explained, WordLikelihoods
 from src.files import read_json, write_json
 from src.inference.predict import predictions_file
 from src.records import Record, SplitWriter
@@ -106,6 +107,22 @@ def test_videos_have_maps_of_their_captions_and_of_each_word(explained, videos):
             with Image.open(folder / word["occlusion"]) as sheet:
                 assert sheet.size == (ACROSS * pitch - GAP, SMALL_SIDE)
     assert [word["word"] for word in by_text["it grows."]["words"]] == ["it", "grows."]
+
+
+def test_a_batch_that_the_memory_is_too_small_for_is_halved(explained, videos, monkeypatch):
+    sizes, foretold = [], Explained.foretold
+
+    def small(number, pixels, *more):
+        sizes.append(len(pixels))
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return foretold(number, pixels, *more)
+
+    monkeypatch.setattr(Explained, "foretold", small)
+    scores, entries, _ = explained("video_qwen2vl", videos, ["a red circle", "it grows.", LONG, ""])
+    assert set(sizes) == {3, 1}
+    assert scores["n"] == len(entries) == 4
+    assert sorted(len(entry["words"]) for entry in entries) == [0, 2, 3, 12]
 
 
 def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, statements, two_heads):

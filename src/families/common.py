@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
-Positions = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], torch.Tensor]
+Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def chat(
@@ -28,9 +28,7 @@ def chat(
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def text_positions(
-    model: PreTrainedModel, lengths: torch.Tensor, depths: torch.Tensor
-) -> torch.Tensor:
+def text_positions(lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
     """Positions (batch, tokens) of tokens at `depths` behind texts of `lengths` (batch,)."""
     return lengths[:, None] + depths
 
@@ -84,7 +82,7 @@ def after_prefix(
         input_ids=tokens[of, depths].expand(size, -1),
         attention_mask=hidden[:, None],
         past_key_values=getattr(read, "language_model_outputs", read).past_key_values,
-        position_ids=positions(model, mask.sum(1), depths),
+        position_ids=positions(mask.sum(1), depths),
     )
     following = tokens[of, depths + 1].expand(size, -1)[..., None]
     rest = functional.log_softmax(said.logits.float(), -1).gather(-1, following)[..., 0]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional
 from torchvision.transforms.functional import pil_to_tensor
 from transformers import (
     PreTrainedConfig,
@@ -122,17 +123,14 @@ def answer_likelihoods(
     real: torch.Tensor,
 ) -> torch.Tensor:
     """Log-likelihood of every answer after every prompt: see src/families/common.py."""
+
+    def positions(lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        # Behind the token count, because a picture's tokens share positions: (3, batch, tokens).
+        # The model remembers by how much for each row that it has just read.
+        places = common.text_positions(lengths, depths) + model.model.rope_deltas
+        return places[None].expand(3, -1, -1)
+
     return common.after_prefix(model, model, inputs, tokens, real, positions)
-
-
-def positions(model: PreTrainedModel, lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-    """Positions (3, batch, tokens) of tokens at `depths` behind prompts of `lengths` just read.
-
-    Multimodal positions run behind the token count, because a picture's tokens share them; the
-    model remembers by how much for each row.
-    """
-    places = common.text_positions(model, lengths, depths) + model.model.rope_deltas
-    return places[None].expand(3, -1, -1)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:
@@ -220,8 +218,10 @@ class Qwen2VLWithClassifier(Qwen2VLForConditionalGeneration):
         read = self.model(*args, **inputs)
         hidden = read.last_hidden_state
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), classify_at]
+        # In fp32, whatever autocast makes of it, or sharding, which brings weights as bf16.
+        head = self.classifier
         with torch.autocast(hidden.device.type, enabled=False):
-            class_logits = self.classifier(pooled.float())
+            class_logits = functional.linear(pooled.float(), head.weight.float(), head.bias.float())
         return TwoHeads(
             logits=self.lm_head(slice_logits_to_keep(hidden, keep)),
             past_key_values=read.past_key_values,

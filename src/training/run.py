@@ -101,7 +101,8 @@ def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path
     known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
     digest = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
     for path in [*sorted(inputs), *sorted(Path("src").rglob("*.py"))]:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     root = Path(os.environ.get("DVC_ROOT", "."))
     return root / ".checkpoints" / f"{recipe.name}-{digest.hexdigest()[:16]}"
 

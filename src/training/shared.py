@@ -30,14 +30,28 @@ def accumulation(training: Training, processes: int) -> int:
     return passes
 
 
-def sharding(training: Training) -> dict[str, Any]:
+def sharding(training: Training, model: torch.nn.Module) -> dict[str, Any]:
     """The trainer's arguments by which each process holds a part of the base, where it should.
 
     FSDP2 as in FSDP-QLoRA (https://huggingface.co/docs/bitsandbytes/fsdp_qlora): layer by layer.
     """
     if training.sharding is None or number() == 1:
         return {}
-    return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+    layers = {"transformer_layer_cls_to_wrap": layer_classes(model)}
+    kind = {"version": 2, "state_dict_type": "FULL_STATE_DICT"}
+    return {"fsdp": True, "fsdp_config": kind | layers}
+
+
+def layer_classes(model: torch.nn.Module) -> list[str]:
+    """The classes of the layers that stay whole, of which the model has one.
+
+    It also names some that it has none of: those of a vision tower that was left out, or of the
+    half of CLIP that reads texts. Accelerate refuses such.
+    """
+    named: set[str] = set()
+    for module in model.modules():
+        named.update(getattr(module, "_no_split_modules", None) or ())
+    return sorted(named & {type(module).__name__ for module in model.modules()})
 
 
 def sharded(checkpoint: Path) -> bool:

@@ -77,7 +77,7 @@ def train(
     if training.gradient_checkpointing:
         # Not by the trainer: that hooks the vision tower too, and differentiates it for nothing.
         language_model(model).activation_checkpointing_enable({"use_reentrant": False})
-    settings = arguments(training, checkpoints, model.dtype, seed, class_weight is not None)
+    settings = arguments(training, checkpoints, model, seed, class_weight is not None)
     return fit(
         model,
         collator,
@@ -138,9 +138,11 @@ def fit(
 
 
 def arguments(
-    training: Training, folder: Path, dtype: torch.dtype, seed: int, joint: bool = False
+    training: Training, folder: Path, model: PeftModel, seed: int, joint: bool = False
 ) -> TrainingArguments:
     """A recipe's hyperparameters in the words of TRL's trainer, or of the one with two heads."""
+    # The model's own dtype is that of its first weight, and BLIP-2's stays in fp32.
+    dtype = language_model(model).dtype
     # The trainer takes 1.0 for every step; the last one is evaluated in any case.
     share = min(1 / training.evaluations, 0.999999)
     by_accuracy = training.select_by == "accuracy"
@@ -184,7 +186,7 @@ def arguments(
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # every weight of an adapter has a part in every pass
-        **sharding(training),
+        **sharding(training, model),
     )
 
 

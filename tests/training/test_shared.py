@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils.dataclasses import get_module_class_from_name
 from safetensors.torch import load_file
 
 from src.errors import UserError
 from src.files import read_json
-from src.training.shared import accumulation
-from tests.conftest import ROOT
+from src.models import language_model, load_base
+from src.training.shared import accumulation, layer_classes
+from tests.conftest import ROOT, small_base
 
 # Sums of fp32 in another order: a difference of 1e-6 of a loss near 6 was seen.
 BOUND = 1e-5
@@ -118,6 +120,33 @@ def test_shards_of_a_quantized_base_with_two_heads_have_the_losses_of_a_whole_on
     same(found, expected)
     for key, weight in weights[0].items():
         torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_shards_of_a_model_that_names_layers_it_has_none_of(params, tmp_path):
+    small_base(params, "llava", tmp_path)
+    expected = seen(tmp_path, 1, "emotion_llava", SHARDING="fsdp")
+    same(seen(tmp_path, 2, "emotion_llava", SHARDING="fsdp"), expected)
+
+
+@pytest.mark.slow
+def test_shards_in_bf16_with_two_heads_have_about_the_losses_of_a_whole_one(folder):
+    half = {"SHARDING": "fsdp", "PRECISION": "bf16"}
+    one, two = (seen(folder, n, "esnlive_qwen2vl", **half) for n in (1, 2))
+    expected = [loss for _, _, loss in curve(one, "loss")]
+    assert [loss for _, _, loss in curve(two, "loss")] == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("vision", [True, False])
+def test_the_layers_that_stay_whole_are_there(architecture, vision):
+    if not vision and architecture.recipe.family == "llava":
+        pytest.skip("it keeps no features")
+    model = load_base(architecture.base, architecture.recipe, vision=vision)
+    found = {get_module_class_from_name(model, name) for name in layer_classes(model)}
+    assert None not in found
+    for name, module in language_model(model).named_modules():
+        if name.endswith(("layers", "block")):
+            assert {type(layer) for layer in module} <= found
 
 
 @pytest.mark.slow

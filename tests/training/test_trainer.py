@@ -90,17 +90,18 @@ def test_training_moves_every_adapter_weight_and_no_other(
         assert torch.equal(parameter, before[name]) == ("lora_" not in name), name
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_adapter_is_trained_in_full_precision(
-    base, recipe, collator, records, settings, tmp_path, precision
+def test_the_adapter_is_kept_in_fp32_and_computes_in_the_precision_of_the_recipe(
+    architecture, questions, records, settings, tmp_path
 ):
-    model = adapter(base, recipe.model_copy(update={"precision": precision}))
+    recipe = architecture.recipe.model_copy(update={"precision": "bf16"})
+    model = adapter(architecture.base, recipe)
     dtypes = set()
     for name, module in model.named_modules():
         if name.endswith("lora_A.default"):
-            module.register_forward_hook(lambda m, inputs, output: dtypes.add(m.weight.dtype))
+            module.register_forward_hook(lambda m, _, out: dtypes.add((m.weight.dtype, out.dtype)))
+    collator = architecture.collator(questions, answers=True)
     trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
-    assert dtypes == {torch.float32}
+    assert dtypes == {(torch.float32, torch.bfloat16)}
 
 
 def test_checkpointing_recomputes_the_language_model_and_never_differentiates_the_tower(
@@ -193,7 +194,7 @@ def test_measuring_validation_changes_no_weight(
         model = adapter(base, recipe)
         more = settings.model_copy(update={"evaluations": evaluations, "schedule": "constant"})
         folder = tmp_path / str(evaluations)
-        arguments = trainer.arguments(more, folder, torch.float32, seed=1)
+        arguments = trainer.arguments(more, folder, model, seed=1)
         arguments.load_best_model_at_end = False
         trainer.fit(model, collator, records, records, arguments)
         digests.add(digest(model, folder / "adapter"))
@@ -233,12 +234,11 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 
 def test_a_list_of_examples_will_do(base, recipe, collator, records, settings, tmp_path):
     # As the build stage has them.
-    arguments = trainer.arguments(settings, tmp_path, torch.float32, seed=1)
+    model = adapter(base, recipe)
+    arguments = trainer.arguments(settings, tmp_path, model, seed=1)
     arguments.max_steps, arguments.eval_strategy = 1, "no"
     arguments.save_strategy, arguments.load_best_model_at_end = "no", False
-    by_answers = PretrainTrainer(
-        adapter(base, recipe), arguments, collator, train_dataset=list(records)
-    )
+    by_answers = PretrainTrainer(model, arguments, collator, train_dataset=list(records))
     assert by_answers.train().global_step == 1
 
 

@@ -2,7 +2,7 @@
 
 FOLDER holds a base, and gets what the first process saw as `seen.json`. With a STEP the last
 process kills itself when the checkpoint of that step is written; -1: it raises before any.
-SHARDING=fsdp in the environment shards.
+SHARDING=fsdp in the environment shards, PRECISION is that in which it computes.
 """
 
 import json
@@ -34,7 +34,11 @@ from src.training.load import collator_of
 from src.training.shared import whole_weights
 from tests.conftest import LABELS, ROOT
 
-CLASSES = {"emotion_qwen2vl": LABELS, "esnlive_qwen2vl": ["entailment", "not entailment"]}
+CLASSES = {
+    "emotion_qwen2vl": LABELS,
+    "emotion_llava": LABELS,
+    "esnlive_qwen2vl": ["entailment", "not entailment"],
+}
 NUMBERS = ("width", "height", "brightness", "contrast", "sharpness", "faces")
 
 
@@ -96,6 +100,7 @@ def work(folder: Path, name: str, step: int | None) -> None:
     recipe = recipe.model_copy(
         update={
             "train": settings,
+            "precision": os.environ.get("PRECISION", recipe.precision),
             "lora": recipe.lora.model_copy(update={"dropout": 0.0}),
             "generation": recipe.generation.model_copy(update={"max_new_tokens": 3}),
         }

@@ -131,8 +131,9 @@ def generate(
 ) -> Generated:
     """The answer to each record, by beam search, sampled, or greedily.
 
-    The batch size changes none of them. Likelihoods are those that the model gives the text by
-    itself, whatever way it was found.
+    The batch size changes none of them but by rounding: in 16 bits a GPU rounds otherwise in
+    batches of another size, which may turn a close answer. Likelihoods are those that the model
+    gives the text by itself, whatever way it was found.
 
     Args:
         model: a base or a tuned model.

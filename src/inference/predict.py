@@ -36,7 +36,7 @@ def predict(
 ) -> pd.DataFrame:
     """One row an example of the test split; the columns are those of `answers`.
 
-    The batch size changes no prediction.
+    The batch size changes predictions by rounding alone: see `generate`.
     """
     test = read_split(Path("data/prepared") / recipe.data / "test.parquet")
     rows = list(test.remove_columns(MEDIA))

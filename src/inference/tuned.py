@@ -44,7 +44,7 @@ class Tuned:
         Args:
             files: pictures or videos in any format that the data stages read.
             questions: one for each file or for all; None: the recipe's own.
-            batch_size: files in one forward pass; it changes no answer.
+            batch_size: files in one forward pass; it changes rounding alone.
 
         Returns:
             One row a file, in order: `image`, `question`, `answer`, `probability` (0 to 1),

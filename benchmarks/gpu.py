@@ -9,6 +9,7 @@ at a time, as in a live demonstration, and in batches. Each part runs in a proce
 peak of the GPU's memory is its alone.
 """
 
+import math
 import random
 import statistics
 import sys
@@ -47,7 +48,7 @@ from src.training.load import collator_of
 from src.training.losses import answer_loss
 from src.training.pretrain import corpus
 
-RECIPES = ["emotion_qwen2vl", "emotion_llava", "esnlive_qwen2vl", "video_qwen2vl", "vqa_blip2"]
+gemm_4bit = torch.ops.bitsandbytes.gemm_4bit
 SIDE = 8192  # of the matrices whose product is the card's rate
 WARM_UP = 5  # steps
 SCORED = 4  # batches
@@ -83,7 +84,7 @@ def main(
     rate = alone(matrix_rate)
     print(f"{torch.cuda.get_device_name()}: {rate:.0f} TFLOP/s in bf16 products of {SIDE} x {SIDE}")
     found = {}
-    for name in recipes or RECIPES:
+    for name in recipes or config.load().recipes:
         with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
             folder = Path(scratch)
             weights = alone(make, name, folder)
@@ -230,7 +231,7 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
     models.language_model(model).activation_checkpointing_disable()
     dtype = models.DTYPES[recipe.precision]
     with (
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping={gemm_4bit: _flops}) as counter,
         torch.autocast(model.device.type, dtype, dtype != torch.float32),
     ):
         answer_loss(foretell(model, batch), None).backward()
@@ -241,6 +242,11 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
         "flops": passes / clock.median() / 1e12,
         "tokens": batch["input_ids"].shape[1],
     }
+
+
+def _flops(given: torch.Size, quantized: torch.Size, shape: list[int], *_: Any, **__: Any) -> int:
+    """Of a product with a 4-bit matrix of (out, in), of which torch knows nothing."""
+    return 2 * math.prod(given) * shape[0]
 
 
 def beside(way: str, name: str, folder: Path) -> float:

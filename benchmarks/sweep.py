@@ -2,7 +2,8 @@
 
 Six adapters are trained on one base, and each then scores the classes of the pictures: ours from
 features that are made once for all six, and the same lines with a live tower. As people do it by
-hand means transformers' Trainer as PEFT's guide to QLoRA sets it up, and greedy answers one by one.
+hand means transformers' Trainer as PEFT's guide to QLoRA sets it up, and greedy answers one by one;
+or without that guide, which checkpoints and differentiates the tower, and with answers in batches.
 Each way and rank has a process of its own; loading a model is not counted.
 """
 
@@ -11,7 +12,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -31,6 +31,7 @@ WAYS = {
     "kept": "vlm-recipes",
     "live": "vlm-recipes, live tower",
     "by hand": "transformers' Trainer, PEFT's `prepare_model_for_kbit_training`, batch-1 greedy",
+    "tuned": "transformers' Trainer, without that, batched greedy",
 }
 
 
@@ -72,9 +73,9 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     recipe = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"r": rank})})
     records = faces(pictures)
     features = opened(folder / "features") if way == "kept" else None
-    train = plain if way == "by hand" else ours
-    more: dict[str, Any] = {"prepared": True} if way == "by hand" else {"features": features}
-    seconds, model = train(folder, recipe, records, epochs, **more)
+    asked = folder, recipe, records, epochs
+    by_hand = way in ("by hand", "tuned")
+    seconds, model = plain(*asked, way == "by hand") if by_hand else ours(*asked, features)
     models.keep_differentiable(model)
     model.eval()
     task = tasks.load(recipe, LABELS)
@@ -82,8 +83,8 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     if features:
         records = [{"id": r["id"], ROW: number} for number, r in enumerate(records)]
     start = time.perf_counter()
-    if way == "by hand":
-        said(model, collator, records, 1)
+    if by_hand:
+        said(model, collator, records, 1 if way == "by hand" else BATCH)
     else:
         score(model, collator, records, LABELS, BATCH)
     return seconds + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Speed of training beside other trainers: `python -m benchmarks.train_speed main image`.
+"""Speed of training beside other trainers: `python -m benchmarks.train_speed image`.
 
 All train the same LoRA on the same base and examples, in batches of the same size, with the same
 optimizer and rate, each time in a process of its own, and ours in two, as the pipeline's stages
@@ -7,11 +7,9 @@ are interleaved, so that a machine that slows down slows all of them. Behind it,
 each adapter is asked for the loss of the answers, by the same lines whoever trained it.
 """
 
-import json
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from datasets import Dataset, Image, List
-from peft import LoraConfig, prepare_model_for_kbit_training
+from peft import prepare_model_for_kbit_training
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -35,6 +33,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from benchmarks.alone import alone
 from benchmarks.bases import (
     FRAMES,
     LABELS,
@@ -59,6 +58,7 @@ from src.training.load import collator_of
 from src.training.prompts import media
 
 BATCH = 4
+ASSISTANT = "<|im_start|>assistant\n"  # what Qwen2-VL's template puts before an answer
 
 
 class Work(StrEnum):
@@ -86,17 +86,16 @@ class Work(StrEnum):
                 "llamafactory_tuned": "LLaMA-Factory 0.9.5, no checkpointing",
             }
         if self is Work.VIDEO:
-            return own | {"trl": "TRL's SFTTrainer, its defaults, a collator of videos"}
+            return own | {
+                "trl": "TRL's SFTTrainer, its defaults, a collator of videos",
+                "trl_tuned": "the same, no checkpointing, loss of the answers",
+            }
         return own | {
             "plain": "transformers' Trainer, PEFT's `prepare_model_for_kbit_training`",
             "plain_tuned": "transformers' Trainer, without that",
         }
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 def main(
     work: Work,
     examples: int = 12,
@@ -114,10 +113,10 @@ def main(
         raise typer.BadParameter(f"{odd[0]}: {work} is trained by {', '.join(known)}")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory(prefix="train-speed-") as scratch:
-        _alone("make", work, scratch, examples, epochs, precision)
+        alone(make, work.base, Path(scratch))
         for _ in range(repeats):
             for name in chosen:
-                found[name].append(_run(name, work, scratch, examples, epochs, precision))
+                found[name].append(_run(name, work, Path(scratch), examples, epochs, precision))
                 print(f"{name}: {found[name][-1]}", file=sys.stderr)
     steps = -(-examples // BATCH) * epochs
     shown = f"{FRAMES} frames of {SIDE} pixels" if work is Work.VIDEO else f"{SIDE} pixels"
@@ -142,30 +141,15 @@ def main(
 def _run(name: str, *rest: Any) -> dict[str, float]:
     """One contestant; with features kept in two processes, as the pipeline's stages are."""
     if name != "ours":
-        return _alone(name, *rest)
-    before, run = _alone("encode", *rest), _alone(name, *rest)
+        return alone(_part, name, *rest)
+    before, run = alone(_part, "encode", *rest), alone(_part, name, *rest)
     peak = max(before["peak"], run["peak"])
     return run | {"seconds": before["seconds"] + run["seconds"], "peak": peak}
-
-
-def _alone(name: str, *rest: Any) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.train_speed", "run", name, *map(str, rest)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@app.command(hidden=True)
-def run(name: str, work: Work, scratch: Path, examples: int, epochs: int, precision: str) -> None:
-    """One part of a run, in a process of its own; a line of JSON on stdout."""
-    print(json.dumps(_part(name, work, scratch, examples, epochs, precision)))
 
 
 def _part(
     name: str, work: Work, scratch: Path, examples: int, epochs: int, precision: str
 ) -> dict[str, float]:
-    if name == "make":
-        make(work.base, scratch)
-        return {}
     records = (clips if work is Work.VIDEO else faces)(examples)
     recipe, features = recipe_on(work.base, precision), None
     if name == "encode":
@@ -253,7 +237,7 @@ def ours(
     collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True, features=features)
     settings = recipe.train.model_copy(update={"epochs": float(epochs), "batch_size": BATCH})
     with tempfile.TemporaryDirectory() as folder:
-        asked = trainer.arguments(settings, Path(folder), model.dtype, 1)
+        asked = trainer.arguments(settings, Path(folder), model, 1)
         for key, value in common(epochs).items():
             setattr(asked, key, value)
         asked.eval_strategy, asked.load_best_model_at_end = "no", False
@@ -339,20 +323,13 @@ def trl(
     more: dict[str, Any] = {"gradient_checkpointing": checkpointing and not tuned}
     collator = None
     if "video" in records[0]:
-        collator = _of_videos(processor, records)
+        collator = _of_videos(processor, records, tuned)
         data = Dataset.from_dict({"number": list(range(len(records)))})
         more["remove_unused_columns"] = False
         more["dataset_kwargs"] = {"skip_prepare_dataset": True}
     else:
         data = Dataset.from_list([_row(record, tuned) for record in records])
         data = data.cast_column("images", List(Image()))
-    lora = LoraConfig(
-        r=recipe.lora.r,
-        lora_alpha=recipe.lora.alpha,
-        lora_dropout=recipe.lora.dropout,
-        target_modules=recipe.lora.targets,
-        task_type="CAUSAL_LM",
-    )
     set_seed(1)
     with tempfile.TemporaryDirectory() as folder:
         by_trl = SFTTrainer(
@@ -366,7 +343,7 @@ def trl(
             ),
             train_dataset=data,
             processing_class=processor,
-            peft_config=lora,
+            peft_config=models.lora_config(recipe.lora, recipe.lora.targets),
             data_collator=collator,
         )
         start = time.perf_counter()
@@ -386,8 +363,13 @@ def _row(record: dict[str, Any], tuned: bool) -> dict[str, Any]:
     return {"images": [record["image"]], **text}
 
 
-def _of_videos(processor: Any, records: list[dict[str, Any]]) -> Callable[..., Any]:
-    """What TRL's collator does with pictures, with videos: all that is no padding is learnt."""
+def _of_videos(
+    processor: Any, records: list[dict[str, Any]], answers_alone: bool
+) -> Callable[..., Any]:
+    """What TRL's collator does with pictures, with videos: all that is no padding is learnt.
+
+    Or `answers_alone`, with what the template puts behind them.
+    """
 
     def collate(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         batch = [records[row["number"]] for row in rows]
@@ -398,6 +380,11 @@ def _of_videos(processor: Any, records: list[dict[str, Any]]) -> Callable[..., A
         videos = media("video", [r["video"] for r in batch])
         made = processor(text=texts, padding=True, return_tensors="pt", **videos)
         made["labels"] = made["input_ids"].masked_fill(made["attention_mask"] == 0, -100)
+        if answers_alone:
+            for row, text in zip(made["labels"], texts, strict=True):
+                answer = processor.tokenizer(text.rpartition(ASSISTANT)[2])["input_ids"]
+                learnt = (row != -100).nonzero()[-len(answer) :]
+                row.masked_fill_(~torch.isin(torch.arange(len(row)), learnt), -100)
         return made
 
     return collate
@@ -418,4 +405,4 @@ def llamafactory(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

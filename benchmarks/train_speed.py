@@ -383,8 +383,7 @@ def _of_videos(
         if answers_alone:
             for row, text in zip(made["labels"], texts, strict=True):
                 answer = processor.tokenizer(text.rpartition(ASSISTANT)[2])["input_ids"]
-                learnt = (row != -100).nonzero()[-len(answer) :]
-                row.masked_fill_(~torch.isin(torch.arange(len(row)), learnt), -100)
+                row[: (row != -100).nonzero()[-len(answer), 0]] = -100
         return made
 
     return collate

@@ -13,7 +13,7 @@ from src.explain.targets import Explained, WordLikelihoods, named_by_head, score
 from src.files import whole, write_json
 from src.inference.generate import base_of, in_batches
 from src.inference.predict import predictions_file
-from src.metrics.intervals import interval
+from src.metrics.intervals import MEAN, groups_of, percentiles, resampling
 from src.models import load_tuned
 from src.records import read_split
 from src.schema import Evaluate, Explain, Params, Recipe
@@ -33,7 +33,7 @@ def run(recipe: Recipe, params: Params) -> None:
     collator = load_collator(recipe, answers=True)
     found, covered = _maps(model, collator, records, chosen, params)
     regions = [record["regions"] for record in records]
-    numbers = _scores(found, covered, regions, params.evaluate, params.seed)
+    numbers = _scores(found, covered, regions, groups_of(chosen), params.evaluate, params.seed)
     write_json(Path("metrics") / recipe.name / "gradcam.json", numbers)
     shown = gallery.chosen(chosen["correct"].to_numpy(bool), params.explain.gallery)
     with whole(Path("reports/gradcam") / recipe.name) as folder:
@@ -133,19 +133,14 @@ def _scores(
     found: dict[str, np.ndarray],
     covered: dict[str, np.ndarray],
     regions: list[Any],
+    groups: np.ndarray,
     evaluate: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
     names = ("gradcam", "occlusion", "edges", "randomised", "random")
 
     def bounds(values: np.ndarray) -> dict[str, float]:
-        low, high = interval(
-            lambda x: np.mean(x, axis=-1),
-            values,
-            resamples=evaluate.bootstrap,
-            confidence=evaluate.confidence,
-            seed=seed,
-        )
+        low, high = percentiles(MEAN, values, groups=groups, **resampling(evaluate, seed))
         return {"low": round(low, 6), "high": round(high, 6)}
 
     numbers: dict[str, Any] = {

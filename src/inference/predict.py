@@ -20,9 +20,10 @@ from src.schema import Doubt, Recipe
 from src.training.collator import Collator
 from src.training.load import load_collator
 
-# What a record says of itself beside the task's own columns: what results are audited by.
+# What a record says of itself beside the task's own columns: what results are audited by, and
+# what is right or wrong together.
 PROPERTIES = (
-    *("kind", "subgroup", "width", "height"),
+    *("group", "kind", "subgroup", "width", "height"),
     *("brightness", "contrast", "sharpness", "faces"),
 )
 

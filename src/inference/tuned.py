@@ -162,6 +162,7 @@ def _record(number: int, question: str | None, stored: Stored) -> dict[str, Any]
         "question": question,
         "answers": [],
         "label": None,
+        "group": str(number),
         "kind": None,
         "subgroup": None,
         "width": stored.width,

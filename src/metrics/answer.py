@@ -16,8 +16,10 @@ from src.metrics import audit
 from src.metrics.bertscore import bertscore_f1, key
 from src.metrics.intervals import (
     MEAN,
+    Metric,
     Metrics,
     bounds,
+    counts,
     paired_gains,
     rounded,
     same_examples,
@@ -56,12 +58,12 @@ def summarise(
     metrics = _headline(frame, evaluate)
     audited, audited_bounds = audit.summary(frame, "exact_match", evaluate, seed)
     numbers = {
-        "n": len(frame),
+        **counts(frame),
         **values(metrics),
         "empty_rate": float(np.mean([not text.strip() for text in frame["generated"]])),
         **audited,
         "majority": majority(frame),
-        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
+        "interval": bounds(metrics, frame, evaluate, seed) | audited_bounds,
     }
     return rounded(numbers)
 
@@ -80,7 +82,7 @@ def gains(
     """
     tuned = same_references(base, tuned)
     before, after = _headline(base, evaluate), _headline(tuned, evaluate)
-    return rounded(paired_gains(before, after, evaluate, seed))
+    return rounded(paired_gains(before, after, base, evaluate, seed))
 
 
 def plots(
@@ -177,12 +179,13 @@ def by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:
 def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
     """The metrics that carry an interval and a gain."""
     pairs = list(zip(frame["generated"], frame["answers"], strict=True))
-    soft = [soft_accuracy(text, several) for text, several in pairs if len(several) > 1]
+    several = np.array([len(references) > 1 for _, references in pairs])
+    soft = [soft_accuracy(*pairs[i]) for i in np.flatnonzero(several)]
     f1 = bertscore_f1(*zip(*pairs, strict=True), model=evaluate.bertscore)
     return {
-        "exact_match": (MEAN, (correct(frame).astype(float),)),
-        **({"vqa_accuracy": (MEAN, (np.array(soft),))} if soft else {}),
-        key(evaluate.bertscore): (MEAN, (f1,)),
+        "exact_match": Metric(MEAN, (correct(frame).astype(float),)),
+        **({"vqa_accuracy": Metric(MEAN, (np.array(soft),), chosen=several)} if soft else {}),
+        key(evaluate.bertscore): Metric(MEAN, (f1,)),
     }
 
 

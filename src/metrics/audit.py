@@ -3,6 +3,7 @@
 All of it is read off frames of predictions with the columns `id`, `probability` (of the answer, 0
 to 1) and `correct`. Of the columns `subgroup`, `kind`, `brightness`, `contrast`, `sharpness`,
 `width` and `height` (pixels) and `doubt`, a frame may lack any: it is then not audited by it.
+Examples of one `group`, where there is that column, are drawn together.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.metrics.intervals import MEAN, interval, resampling
+from src.metrics.intervals import MEAN, groups_of, interval, percentiles, resampling
 from src.metrics.labels import (
     area_under_risk_coverage,
     expected_calibration_error,
@@ -76,12 +77,12 @@ def audit(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> pd.DataFrame:
     of MEASURED in about equal thirds (`size` is the shorter side). Groups of all sizes are listed;
     the interval of a small one is wide.
     """
-    right, rows = _right(frame), []
+    right, drawn, rows = _right(frame), groups_of(frame), []
     for name, groups in _groups(frame).items():
         for code, group in enumerate(groups.categories):
-            inside = right[groups.codes == code]
-            low, high = interval(MEAN, inside, **resampling(evaluate, seed))
-            rows.append((name, group, len(inside), float(inside.mean()), low, high))
+            own = groups.codes == code
+            low, high = interval(MEAN, right[own], groups=drawn[own], **resampling(evaluate, seed))
+            rows.append((name, group, int(own.sum()), float(right[own].mean()), low, high))
     return pd.DataFrame(rows, columns=["property", "group", "n", "score", "low", "high"])
 
 
@@ -93,10 +94,12 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
 
     The largest of many differences is biased upwards: some groups differ by chance. `chance` is
     what is found when nothing makes a group better: the mean over 200 random permutations of
-    `correct`. Only a gap well above it says something. `low` and `high` bound the difference of
-    these two groups, as if they had been named beforehand, and so do not mend the bias.
+    `correct`, in which examples that are drawn together stay together. Only a gap well above it
+    says something. `low` and `high` bound the difference of these two groups, as if they had been
+    named beforehand, and so do not mend the bias.
     """
     right, counted = _right(frame), _counted(frame, evaluate.audit_minimum)
+    drawn = groups_of(frame)
     if not counted:
         return None
     scores = {name: _scores(right, groups.codes) for name, groups in counted.items()}
@@ -106,25 +109,35 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
         worst = best + 1
     groups = counted[name]
     two = np.isin(groups.codes, (best, worst))
-    low, high = interval(
-        _difference, right[two], groups.codes[two] == best, **resampling(evaluate, seed)
+    low, high = percentiles(
+        _difference,
+        right[two],
+        groups.codes[two] == best,
+        groups=drawn[two],
+        **resampling(evaluate, seed),
     )
     return {
         "value": float(np.ptp(scores[name])),
         "low": low,
         "high": high,
-        "chance": _chance(right, counted, seed),
+        "chance": _chance(right, drawn, counted, seed),
         "property": name,
         "best": groups.categories[best],
         "worst": groups.categories[worst],
     }
 
 
-def _chance(right: np.ndarray, counted: dict[str, pd.Categorical], seed: int) -> float:
+def _chance(
+    right: np.ndarray, drawn: np.ndarray, counted: dict[str, pd.Categorical], seed: int
+) -> float:
     generator = np.random.default_rng(seed)
-    largest = []
+    together, names = pd.factorize(drawn)
+    places = np.argsort(together, kind="stable")
+    permuted, largest = np.empty_like(right), []
     for _ in range(PERMUTATIONS):
-        permuted = generator.permutation(right)
+        # What is drawn together goes together to other places, in an order of its own.
+        rows, order = generator.permutation(len(right)), generator.permutation(len(names))
+        permuted[places] = right[rows[np.argsort(order[together[rows]], kind="stable")]]
         largest.append(max(np.ptp(_scores(permuted, g.codes)) for g in counted.values()))
     return float(np.mean(largest))
 

@@ -15,8 +15,10 @@ import pandas as pd
 from src.errors import UserError
 from src.metrics import audit
 from src.metrics.intervals import (
+    Metric,
     Metrics,
     bounds,
+    counts,
     paired_gains,
     rounded,
     same_examples,
@@ -58,14 +60,14 @@ def summarise(
     frame = frame.assign(correct=correct(frame))
     audited, audited_bounds = audit.summary(frame, "accuracy", evaluate, seed)
     numbers = {
-        "n": len(frame),
+        **counts(frame),
         **values(metrics),
         "invalid_rate": float(np.mean(generated == INVALID)),
         "brier": brier(truth, probabilities),
         **audited,
         "chance": 1 / len(labels),
         "majority": majority(truth),
-        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
+        "interval": bounds(metrics, frame, evaluate, seed) | audited_bounds,
     }
     return rounded(numbers)
 
@@ -84,7 +86,7 @@ def gains(
     """
     tuned = same_labels(base, tuned)
     before, after = _headline(base, labels), _headline(tuned, labels)
-    return rounded(paired_gains(before, after, evaluate, seed))
+    return rounded(paired_gains(before, after, base, evaluate, seed))
 
 
 def plots(
@@ -130,8 +132,8 @@ def of_classes(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
     """`accuracy` and `macro_f1` of the most probable class."""
     truth, predicted = (encode(frame[name], labels) for name in ("label", "predicted"))
     return {
-        "accuracy": (accuracy, (truth, predicted)),
-        "macro_f1": (partial(macro_f1, classes=len(labels)), (truth, predicted)),
+        "accuracy": Metric(accuracy, (truth, predicted)),
+        "macro_f1": Metric(partial(macro_f1, classes=len(labels)), (truth, predicted)),
     }
 
 
@@ -158,5 +160,5 @@ def _headline(frame: pd.DataFrame, labels: Sequence[str]) -> Metrics:
     truth, generated = (encode(frame[name], labels) for name in ("label", "generated_label"))
     return {
         **of_classes(frame, labels),
-        "generated_accuracy": (accuracy, (truth, generated)),
+        "generated_accuracy": Metric(accuracy, (truth, generated)),
     }

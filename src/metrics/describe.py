@@ -14,7 +14,16 @@ import pandas as pd
 
 from src.metrics import answer, audit
 from src.metrics.classify import same_labels
-from src.metrics.intervals import MEAN, Metrics, bounds, paired_gains, rounded, values
+from src.metrics.intervals import (
+    MEAN,
+    Metric,
+    Metrics,
+    bounds,
+    counts,
+    paired_gains,
+    rounded,
+    values,
+)
 from src.metrics.texts import common, diversity, headline, rates
 from src.metrics.vqa import exact_match
 from src.schema import Evaluate
@@ -48,12 +57,12 @@ def summarise(
     metrics = _headline(frame, evaluate) | rates(frame)
     audited, audited_bounds = audit.summary(frame, _judged_by(frame), evaluate, seed)
     numbers = {
-        "n": len(frame),
+        **counts(frame),
         **values(metrics),
         **diversity(frame),
         **audited,
         "majority": _majority(frame),
-        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
+        "interval": bounds(metrics, frame, evaluate, seed) | audited_bounds,
     }
     return rounded(numbers)
 
@@ -72,7 +81,7 @@ def gains(
     """
     tuned = same_labels(base, answer.same_references(base, tuned))
     before, after = _headline(base, evaluate), _headline(tuned, evaluate)
-    return rounded(paired_gains(common(before, after), after, evaluate, seed))
+    return rounded(paired_gains(common(before, after), after, base, evaluate, seed))
 
 
 def plots(
@@ -108,8 +117,8 @@ def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
     labelled = _labelled(frame)
     right = correct(frame)[labelled].astype(float)
     return {
-        **({"label_accuracy": (MEAN, (right,))} if labelled.any() else {}),
-        "exact_match": (MEAN, (_exact(frame),)),
+        **({"label_accuracy": Metric(MEAN, (right,), chosen=labelled)} if labelled.any() else {}),
+        "exact_match": Metric(MEAN, (_exact(frame),)),
         **headline(frame, evaluate.bertscore),
     }
 

@@ -14,7 +14,7 @@ import pandas as pd
 from src.metrics import audit
 from src.metrics.answer import check, same_references
 from src.metrics.classify import correct, of_classes, plots, same_labels, shares
-from src.metrics.intervals import bounds, paired_gains, rounded, values
+from src.metrics.intervals import bounds, counts, paired_gains, rounded, values
 from src.metrics.labels import brier, encode, majority
 from src.metrics.texts import among, common, diversity, headline, rates
 from src.schema import Evaluate
@@ -45,7 +45,7 @@ def summarise(
     metrics = of_classes(frame, labels) | explained | right | rates(frame)
     audited, audited_bounds = audit.summary(frame, "accuracy", evaluate, seed)
     numbers = {
-        "n": len(frame),
+        **counts(frame),
         "n_correct": int(frame["correct"].sum()),
         **values(metrics),
         **diversity(frame),
@@ -53,7 +53,7 @@ def summarise(
         **audited,
         "chance": 1 / len(labels),
         "majority": majority(truth),
-        "interval": bounds(metrics, evaluate, seed) | audited_bounds,
+        "interval": bounds(metrics, frame, evaluate, seed) | audited_bounds,
     }
     return rounded(numbers)
 
@@ -74,4 +74,4 @@ def gains(
     before, after = (
         of_classes(frame, labels) | headline(frame, evaluate.bertscore) for frame in (base, tuned)
     )
-    return rounded(paired_gains(common(before, after), after, evaluate, seed))
+    return rounded(paired_gains(common(before, after), after, base, evaluate, seed))

@@ -2,51 +2,106 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from src.errors import UserError
 from src.schema import Evaluate
 
 Statistic = Callable[..., np.ndarray]
-# By the metric's name: what computes it, and from which columns, each (n,).
-Metrics = Mapping[str, tuple[Statistic, tuple[np.ndarray, ...]]]
-
 MEAN = partial(np.mean, axis=-1)
 
 # Resampled values held in memory at once, per column.
 _BATCH_VALUES = 1_000_000
 
 
-def interval(
-    statistic: Statistic, *columns: np.ndarray, resamples: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    """Percentile interval of `statistic(*columns)`, examples drawn with replacement.
+class Metric(NamedTuple):
+    """A number in 0 to `greatest`: what computes it, and from which columns, each (n,)."""
 
-    Each column is (n,); row i of all columns is one example and is drawn as one. `statistic` must
-    reduce the last axis of columns (resamples, n).
+    statistic: Statistic
+    columns: tuple[np.ndarray, ...]
+    greatest: float = 1.0
+    chosen: np.ndarray | None = None  # of all examples, those that the columns are of; None: all
+
+
+Metrics = Mapping[str, Metric]
+
+
+def percentiles(
+    statistic: Statistic,
+    *columns: np.ndarray,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Percentile interval of `statistic(*columns)`, groups drawn with replacement.
+
+    Each column is (n,); row i of all columns is one example. Those of one group, such as questions
+    about one picture, are right or wrong together, and so are drawn together (Davison and Hinkley
+    1997, section 3.8): an interval that took them for independent would be too narrow. `statistic`
+    must reduce the last axis of columns (..., n).
+
+    Args:
+        statistic: what to compute.
+        columns: what from.
+        resamples: how many to draw.
+        confidence: share of such intervals that hold the true value.
+        seed: of the draws.
+        groups: (n,) the name of each example's group; None: each example is drawn by itself.
     """
     n = len(columns[0])
     if n == 0:
         raise UserError("there are no examples to take an interval over")
-    if n == 1:
+    codes, names = pd.factorize(np.arange(n) if groups is None else groups)
+    count = len(names)
+    if count == 1:
         only = float(statistic(*columns))
         return only, only
+
+    def of_groups(drawn: np.ndarray) -> np.ndarray:
+        rows = np.repeat(np.arange(n), np.bincount(drawn, minlength=count)[codes])
+        return statistic(*(column[rows] for column in columns))
+
+    alone = count == n
     result = bootstrap(
-        columns,
-        lambda *drawn, axis: statistic(*drawn),
+        columns if alone else (np.arange(count),),
+        (lambda *drawn, axis: statistic(*drawn)) if alone else of_groups,
         n_resamples=resamples,
         confidence_level=confidence,
         batch=max(1, _BATCH_VALUES // n),
-        vectorized=True,
-        paired=True,
+        vectorized=alone,
+        paired=alone,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def interval(
+    statistic: Statistic,
+    *columns: np.ndarray,
+    groups: np.ndarray | None = None,
+    greatest: float = 1.0,
+    **options: Any,
+) -> tuple[float, float]:
+    """`percentiles` of a number in 0 to `greatest`.
+
+    Where all resamples are 0, or all are the greatest, what the sample lacks is in none of them:
+    the bounds are then those of so many groups that are all wrong, or all right (Clopper and
+    Pearson 1934). A single group says nothing of any other: its bounds are the whole range.
+    """
+    low, high = percentiles(statistic, *columns, groups=groups, **options)
+    count = len(columns[0]) if groups is None else len(pd.unique(groups))
+    if count == 1:
+        return min(low, 0.0), max(high, greatest)
+    if low == high and low in (0, greatest):
+        alike = binomtest(count if low else 0, count).proportion_ci(options["confidence"])
+        return float(alike.low) * greatest, float(alike.high) * greatest
+    return low, high
 
 
 def paired_gain(
@@ -54,23 +109,24 @@ def paired_gain(
     base: Sequence[np.ndarray],
     tuned: Sequence[np.ndarray],
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    groups: np.ndarray | None = None,
+    greatest: float = 1.0,
+    **options: Any,
 ) -> dict[str, float]:
     """`value, low, high` of `statistic(*tuned) - statistic(*base)` on the same examples.
 
     Each resample holds the same examples for both models, so what makes an example hard for both
-    cancels (Koehn 2004). Row i of every column is the same example: see `same_examples`.
+    cancels (Koehn 2004). Row i of every column is the same example: see `same_examples`. A single
+    group says nothing of any other: its bounds are the whole range, from `-greatest`.
     """
 
     def difference(*columns: np.ndarray) -> np.ndarray:
         return statistic(*columns[len(base) :]) - statistic(*columns[: len(base)])
 
     columns = (*base, *tuned)
-    low, high = interval(
-        difference, *columns, resamples=resamples, confidence=confidence, seed=seed
-    )
+    low, high = percentiles(difference, *columns, groups=groups, **options)
+    if len(columns[0] if groups is None else pd.unique(groups)) == 1:
+        low, high = min(low, -greatest), max(high, greatest)
     return {"value": float(difference(*columns)), "low": low, "high": high}
 
 
@@ -92,33 +148,65 @@ def same_examples(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
     return tuned.set_index("id", drop=False).loc[base["id"]].reset_index(drop=True)
 
 
+def groups_of(frame: pd.DataFrame) -> np.ndarray:
+    """The group (n,) of each example, from the column `group`; without it, each is its own."""
+    return frame["group"].to_numpy() if "group" in frame else np.arange(len(frame))
+
+
+def counts(frame: pd.DataFrame) -> dict[str, int]:
+    """`n`, the examples, and `n_groups`, the groups that they are drawn in."""
+    return {"n": len(frame), "n_groups": len(pd.unique(groups_of(frame)))}
+
+
 def resampling(evaluate: Evaluate, seed: int) -> dict[str, Any]:
-    """The keywords of `interval` and `paired_gain`."""
+    """The keywords of `percentiles`, `interval` and `paired_gain`."""
     return {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence, "seed": seed}
 
 
 def values(metrics: Metrics) -> dict[str, float]:
     """`{metric: value}`."""
-    return {name: float(statistic(*columns)) for name, (statistic, columns) in metrics.items()}
+    return {name: float(metric.statistic(*metric.columns)) for name, metric in metrics.items()}
 
 
-def bounds(metrics: Metrics, evaluate: Evaluate, seed: int) -> dict[str, dict[str, float]]:
-    """`{metric: {low, high}}`, by `interval`."""
+def bounds(
+    metrics: Metrics, frame: pd.DataFrame, evaluate: Evaluate, seed: int
+) -> dict[str, dict[str, float]]:
+    """`{metric: {low, high}}`, by `interval`; the frame is what the metrics are of."""
     found = {}
-    for name, (statistic, columns) in metrics.items():
-        low, high = interval(statistic, *columns, **resampling(evaluate, seed))
+    for name, metric in metrics.items():
+        low, high = interval(
+            metric.statistic,
+            *metric.columns,
+            **_drawn(metric, frame),
+            **resampling(evaluate, seed),
+        )
         found[name] = {"low": low, "high": high}
     return found
 
 
 def paired_gains(
-    before: Metrics, after: Metrics, evaluate: Evaluate, seed: int
+    before: Metrics, after: Metrics, frame: pd.DataFrame, evaluate: Evaluate, seed: int
 ) -> dict[str, dict[str, float]]:
-    """`{metric: {value, low, high}}`, by `paired_gain`; both have the same metrics and examples."""
+    """`{metric: {value, low, high}}`, by `paired_gain`.
+
+    Both have the same metrics, of the same examples: those of the frame.
+    """
     return {
-        name: paired_gain(statistic, columns, after[name][1], **resampling(evaluate, seed))
-        for name, (statistic, columns) in before.items()
+        name: paired_gain(
+            metric.statistic,
+            metric.columns,
+            after[name].columns,
+            **_drawn(metric, frame),
+            **resampling(evaluate, seed),
+        )
+        for name, metric in before.items()
     }
+
+
+def _drawn(metric: Metric, frame: pd.DataFrame) -> dict[str, Any]:
+    groups = groups_of(frame)
+    own = groups if metric.chosen is None else groups[metric.chosen]
+    return {"groups": own, "greatest": metric.greatest}
 
 
 def rounded(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.metrics.bertscore import bertscore_f1, key
-from src.metrics.intervals import MEAN, Metrics
+from src.metrics.intervals import MEAN, Metric, Metrics
 from src.metrics.modules.bleu import corpus_bleu, statistics
 from src.metrics.modules.coco import cider
 from src.metrics.modules.meteor import meteor
@@ -46,11 +46,11 @@ def _headline(
     overlap = rouge(texts, references, ("rouge1", "rougeL"))
     matched = meteor(texts, references)
     return {
-        **{name: (MEAN, (scores[:, F1],)) for name, scores in overlap.items()},
-        "bleu4": (corpus_bleu, statistics(texts, references)),
-        **({} if matched is None else {"meteor": (MEAN, (matched[1],))}),
-        "cider": (MEAN, (cider(texts, references),)),
-        key(model): (MEAN, (bertscore_f1(texts, references, model),)),
+        **{name: Metric(MEAN, (scores[:, F1],)) for name, scores in overlap.items()},
+        "bleu4": Metric(corpus_bleu, statistics(texts, references)),
+        **({} if matched is None else {"meteor": Metric(MEAN, (matched[1],))}),
+        "cider": Metric(MEAN, (cider(texts, references),), greatest=10.0),
+        key(model): Metric(MEAN, (bertscore_f1(texts, references, model),)),
     }
 
 
@@ -59,14 +59,13 @@ def among(metrics: Metrics, chosen: np.ndarray, suffix: str) -> Metrics:
 
     What an example scores is not computed anew, so CIDEr's weights stay those of all references.
     """
-    if not chosen.any():
-        return {
-            f"{name}{suffix}": (statistic, tuple(column[:1] * 0 for column in columns))
-            for name, (statistic, columns) in metrics.items()
-        }
+    any_chosen = bool(chosen.any())
+    kept = chosen if any_chosen else np.arange(len(chosen)) == 0
     return {
-        f"{name}{suffix}": (statistic, tuple(column[chosen] for column in columns))
-        for name, (statistic, columns) in metrics.items()
+        f"{name}{suffix}": metric._replace(
+            columns=tuple(column[kept] * any_chosen for column in metric.columns), chosen=kept
+        )
+        for name, metric in metrics.items()
     }
 
 
@@ -85,7 +84,7 @@ def rates(frame: pd.DataFrame) -> Metrics:
         "repetitive_rate": [is_repetitive(text) for text in frame["generated"]],
         "truncated_rate": ~frame["ended"].to_numpy(dtype=bool),
     }
-    return {name: (MEAN, (np.asarray(column, float),)) for name, column in columns.items()}
+    return {name: Metric(MEAN, (np.asarray(column, float),)) for name, column in columns.items()}
 
 
 def diversity(frame: pd.DataFrame) -> dict[str, float]:

@@ -77,7 +77,8 @@ def many(seed: int, right: float, n: int = 120) -> pd.DataFrame:
 def test_by_hand() -> None:
     found = summarise(FIVE, None, EVALUATE, 17)
     assert list(found) == [
-        *("n", "exact_match", "vqa_accuracy", BERTSCORE, "empty_rate", "ece", "aurc", "majority"),
+        *("n", "n_groups", "exact_match", "vqa_accuracy", BERTSCORE, "empty_rate"),
+        *("ece", "aurc", "majority"),
         "interval",
     ]
     assert found["n"] == 5
@@ -135,9 +136,10 @@ def numbers(value: Any) -> list[float]:
 )
 def test_every_number_is_a_rounded_share_that_json_can_hold(frame: pd.DataFrame) -> None:
     found = summarise(frame, None, EVALUATE, 17)
-    found["gain"] = gains(frame, frame, None, EVALUATE, 17)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    shares = numbers({k: v for k, v in found.items() if k != "n"})
+    gain = gains(frame, frame, None, EVALUATE, 17)
+    assert json.loads(json.dumps(found | gain, allow_nan=False)) == found | gain
+    assert all(g["value"] == 0 and g["low"] <= 0 <= g["high"] for g in gain.values())
+    shares = numbers({k: v for k, v in found.items() if k not in ("n", "n_groups")})
     assert all(0 <= n <= 1 and n == round(n, 6) for n in shares)
     for metric, bounds in found["interval"].items():
         assert bounds["low"] <= found[metric] <= bounds["high"]

@@ -110,6 +110,38 @@ def test_without_a_gap_the_largest_is_on_average_what_chance_gives() -> None:
     assert chances.mean() > 0.05
 
 
+def of_pictures(pictures: int, seed: int) -> pd.DataFrame:
+    """Eight questions about each picture, which are right together or wrong together."""
+    frame = predictions(pictures, seed)
+    questions = frame.loc[frame.index.repeat(8)].reset_index(drop=True)
+    kinds = ["color", "count"] * (4 * pictures)
+    return questions.assign(group=questions["id"], id=range(8 * pictures), kind=kinds)
+
+
+def test_what_chance_gives_knows_that_questions_share_a_picture() -> None:
+    frames = [of_pictures(100, seed) for seed in range(40)]
+    gaps = [largest_gap(frame, EVALUATE, seed) for seed, frame in enumerate(frames)]
+    values, chances = (np.array([gap[k] for gap in gaps]) for k in ("value", "chance"))
+    error = values.std() / np.sqrt(len(values))
+    assert values.mean() == pytest.approx(chances.mean(), abs=3 * error)
+    apart = [largest_gap(f.drop(columns="group"), EVALUATE, 17)["chance"] for f in frames]
+    assert np.mean(apart) < 0.6 * chances.mean()
+
+
+def test_a_gap_of_the_kinds_of_question_is_not_what_chance_gives() -> None:
+    frame = of_pictures(100, 0)[["group", "kind"]]
+    gap = largest_gap(frame.assign(correct=frame["kind"] == "color"), EVALUATE, 17)
+    assert gap["value"] == 1
+    assert gap["chance"] < 0.2
+
+
+def test_the_interval_of_a_score_is_of_pictures() -> None:
+    frame = of_pictures(100, 1)[["group", "correct", "kind"]]
+    together, apart = (audit(f, EVALUATE, 17) for f in (frame, frame.drop(columns="group")))
+    width, narrow = ((table["high"] - table["low"]) for table in (together, apart))
+    assert (width > 1.5 * narrow).all()
+
+
 def test_a_gap_is_between_the_extremes_of_one_property() -> None:
     frame = predictions(500, 4)
     table = audit(frame, EVALUATE, 17).groupby("property")["score"]

@@ -21,6 +21,7 @@ EVALUATE = Evaluate(
 )
 KEYS = [
     "n",
+    "n_groups",
     "accuracy",
     "macro_f1",
     "generated_accuracy",
@@ -111,9 +112,10 @@ def test_the_same_numbers_after_a_round_trip_through_parquet(tmp_path: Path) -> 
 )
 def test_every_number_is_a_rounded_share_that_json_can_hold(frame: pd.DataFrame) -> None:
     found = summarise(frame, LABELS, EVALUATE, 17)
-    found["gain"] = gains(frame, frame, LABELS, EVALUATE, 17)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    shares = numbers({k: v for k, v in found.items() if k != "n"})
+    gain = gains(frame, frame, LABELS, EVALUATE, 17)
+    assert json.loads(json.dumps(found | gain, allow_nan=False)) == found | gain
+    assert all(g["value"] == 0 and g["low"] <= 0 <= g["high"] for g in gain.values())
+    shares = numbers({k: v for k, v in found.items() if k not in ("n", "n_groups")})
     assert all(0 <= n <= 1 and n == round(n, 6) for n in shares)
     for metric, bounds in found["interval"].items():
         assert bounds["low"] <= found[metric] <= bounds["high"]

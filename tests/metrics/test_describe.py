@@ -132,7 +132,7 @@ def test_by_hand() -> None:
     frame = FIVE.assign(ended=[True, True, True, False, True])
     found = summarise(frame, LABELS, EVALUATE, 17)
     assert list(found) == [
-        *("n", *HEADLINE, *RATES, "distinct_1", "distinct_2", "identical_rate"),
+        *("n", "n_groups", *HEADLINE, *RATES, "distinct_1", "distinct_2", "identical_rate"),
         *("ece", "aurc", "majority", "interval"),
     ]
     assert found["n"] == 5
@@ -198,8 +198,8 @@ def test_every_number_is_a_rounded_share_that_json_can_hold(frame: pd.DataFrame)
     found = summarise(frame, LABELS, EVALUATE, 17)
     gain = gains(frame, frame, LABELS, EVALUATE, 17)
     assert json.loads(json.dumps(found | gain, allow_nan=False)) == found | gain
-    assert all(n == 0 for n in numbers(gain))
-    shares = {k: v for k, v in found.items() if k not in ("n", "cider", "interval")}
+    assert all(g["value"] == 0 and g["low"] <= 0 <= g["high"] for g in gain.values())
+    shares = {k: v for k, v in found.items() if k not in ("n", "n_groups", "cider", "interval")}
     assert all(0 <= n <= 1 and n == round(n, 6) for n in shares.values())
     for metric, bounds in found["interval"].items():
         assert bounds["low"] <= found[metric] <= bounds["high"]

@@ -92,7 +92,7 @@ def numbers(value: Any) -> list[float]:
 def test_by_hand() -> None:
     found = summarise(FOUR.assign(ended=[True, True, False, True]), LABELS, EVALUATE, 17)
     assert list(found) == [
-        *("n", "n_correct", "accuracy", "macro_f1", *TEXT, *OF_RIGHT, *RATES),
+        *("n", "n_groups", "n_correct", "accuracy", "macro_f1", *TEXT, *OF_RIGHT, *RATES),
         *("distinct_1", "distinct_2", "identical_rate", "brier", "ece", "aurc"),
         *("chance", "majority", "interval"),
     ]
@@ -131,7 +131,8 @@ def test_the_keys_are_shared_where_no_class_is_right() -> None:
     assert wrong["rouge1"] == right["rouge1"]
     for name in OF_RIGHT:
         assert wrong[name] == 0
-        assert wrong["interval"][name] == {"low": 0, "high": 0}
+        # Of none, nothing is known.
+        assert wrong["interval"][name] == {"low": 0, "high": 10 if "cider" in name else 1}
 
 
 def test_the_same_numbers_after_a_round_trip_through_parquet(tmp_path: Path) -> None:
@@ -150,8 +151,8 @@ def test_every_number_is_a_rounded_share_that_json_can_hold(frame: pd.DataFrame)
     found = summarise(frame, LABELS, EVALUATE, 17)
     gain = gains(frame, frame, LABELS, EVALUATE, 17)
     assert json.loads(json.dumps(found | gain, allow_nan=False)) == found | gain
-    assert all(n == 0 for n in numbers(gain))
-    beyond = ("n", "n_correct", "cider", "cider_correct", "interval")
+    assert all(g["value"] == 0 and g["low"] <= 0 <= g["high"] for g in gain.values())
+    beyond = ("n", "n_groups", "n_correct", "cider", "cider_correct", "interval")
     shares = [n for name, n in found.items() if name not in beyond]
     assert all(0 <= n <= 1 and n == round(n, 6) for n in shares)
     for metric, bounds in found["interval"].items():

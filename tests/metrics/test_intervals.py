@@ -56,19 +56,75 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert again[0] == again[1] != again[2]
 
 
-@pytest.mark.parametrize(("right", "point"), [(1.0, 1.0), (0.0, 0.0)])
-def test_all_right_or_all_wrong_is_a_point(right: float, point: float) -> None:
+@pytest.mark.parametrize("right", [1.0, 0.0])
+def test_all_right_or_all_wrong_is_as_sure_as_so_many_make_it(right: float) -> None:
     truth, predicted = answers(50, 6, right, seed=3)
+    # Fewer than this share wrong would give none in 50 more often than once in 40.
+    beyond = 1 - 0.025 ** (1 / 50)
+    expected = (1 - beyond, 1) if right else (0, beyond)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for statistic in (accuracy, partial(macro_f1, classes=6)):
-            assert interval(statistic, truth, predicted, **USUAL) == (point, point)
+            assert interval(statistic, truth, predicted, **USUAL) == pytest.approx(expected)
+            if not right:
+                tenfold = interval(statistic, truth, predicted, greatest=10, **USUAL)
+                assert tenfold == pytest.approx((0, 10 * beyond))
             gain = paired_gain(statistic, (truth, predicted), (truth, predicted), **USUAL)
             assert gain == {"value": 0, "low": 0, "high": 0}
 
 
-def test_one_example_is_a_point_and_none_an_error() -> None:
-    assert interval(accuracy, np.array([1]), np.array([1]), **USUAL) == (1, 1)
+@pytest.mark.parametrize(("n", "groups"), [(1, None), (4, np.zeros(4, int))])
+def test_one_group_says_nothing_of_others(n: int, groups: np.ndarray | None) -> None:
+    columns = np.ones(n, int), np.arange(n)
+    assert interval(accuracy, *columns, groups=groups, **USUAL) == (0, 1)
+    gain = paired_gain(accuracy, columns, columns, groups=groups, **USUAL)
+    assert gain == {"value": 0, "low": -1, "high": 1}
+
+
+def clustered(pictures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of five to fifteen questions about each picture are right, half of all; the pictures.
+
+    Those about one picture are right together more often than not.
+    """
+    generator = np.random.default_rng(seed)
+    of = np.repeat(np.arange(pictures), generator.integers(5, 16, pictures))
+    return (generator.random(len(of)) < generator.beta(2, 2, pictures)[of]).astype(float), of
+
+
+def test_the_interval_holds_the_truth_though_questions_share_a_picture() -> None:
+    held = np.zeros(2)
+    for trial in range(150):
+        right, of = clustered(80, trial)
+        for i, groups in enumerate((of, None)):
+            low, high = interval(
+                MEAN, right, groups=groups, resamples=200, confidence=0.95, seed=trial
+            )
+            held[i] += low <= 0.5 <= high
+    assert 0.9 <= held[0] / 150 <= 0.99
+    assert held[1] / 150 < 0.8, "as if they were independent"
+
+
+def test_groups_of_one_are_no_groups() -> None:
+    columns = answers(100, 3, 0.6, seed=8)
+    names = np.array([f"picture {i}" for i in range(100)])
+    alone = interval(accuracy, *columns, **USUAL)
+    assert interval(accuracy, *columns, groups=names, **USUAL) == alone
+
+
+def test_a_gain_is_drawn_by_groups_too_and_in_any_order() -> None:
+    right, of = clustered(60, 9)
+    after = np.maximum(right, clustered(60, 10)[0][: len(right)].mean() > of / 60)
+    options = USUAL | {"groups": of}
+    wide = paired_gain(MEAN, (right,), (after,), **options)
+    narrow = paired_gain(MEAN, (right,), (after,), **USUAL)
+    assert wide["high"] - wide["low"] > 1.3 * (narrow["high"] - narrow["low"])
+    shuffled = np.random.default_rng(1).permutation(len(of))
+    options["groups"] = of[shuffled]
+    again = paired_gain(MEAN, (right[shuffled],), (after[shuffled],), **options)
+    assert (again["low"], again["high"]) == pytest.approx((wide["low"], wide["high"]), abs=0.02)
+
+
+def test_none_is_an_error() -> None:
     with pytest.raises(UserError, match="no examples"):
         interval(accuracy, np.array([]), np.array([]), **USUAL)
 

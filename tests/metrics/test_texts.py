@@ -68,7 +68,7 @@ def test_the_metrics_that_carry_an_interval() -> None:
     metrics = headline(FRAME, SMALL)
     found = values(metrics)
     assert list(found) == KEYS
-    assert all(column.shape == (4,) for _, columns in metrics.values() for column in columns)
+    assert all(column.shape == (4,) for metric in metrics.values() for column in metric.columns)
     # Of five words each, all are right in the first text and four in the second.
     assert found["rouge1"] == pytest.approx((1 + 0.8 + 0 + 0) / 4)
     assert found["rougeL"] == pytest.approx((1 + 0.8 + 0 + 0) / 4)
@@ -81,7 +81,7 @@ def test_the_metrics_that_carry_an_interval() -> None:
 
 def test_bleu_is_bootstrapped_over_all_texts_and_not_as_a_mean() -> None:
     frame = predictions(LINES * 30)
-    found = bounds(headline(frame, SMALL), EVALUATE, 17)["bleu4"]
+    found = bounds(headline(frame, SMALL), frame, EVALUATE, 17)["bleu4"]
     generator = np.random.default_rng(3)
     drawn = [
         sacrebleu.corpus_bleu(part["generated"].tolist(), [[a[0] for a in part["answers"]]]).score
@@ -126,10 +126,12 @@ def test_a_part_of_the_examples_keeps_its_scores() -> None:
     assert found["bleu4_correct"] == pytest.approx(two.score / 100)
 
 
-def test_no_example_at_all_scores_0() -> None:
+def test_no_example_at_all_scores_0_and_nothing_is_known_of_them() -> None:
     metrics = among(headline(FRAME, SMALL), np.zeros(4, dtype=bool), "_correct")
     assert set(values(metrics).values()) == {0}
-    assert all(b == {"low": 0, "high": 0} for b in bounds(metrics, EVALUATE, 17).values())
+    found = bounds(metrics, FRAME, EVALUATE, 17)
+    assert {name: b["high"] for name, b in found.items() if b["high"] != 1} == {"cider_correct": 10}
+    assert {b["low"] for b in found.values()} == {0}
 
 
 def test_the_gain_of_bleu_is_the_difference_of_two() -> None:

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from src.errors import UserError
 from src.files import read_json, write_json
-from src.records import MEDIA
+from src.records import read_split
 
 ROWS = "features.arrow"
 INDEX = "features.json"
@@ -100,8 +100,8 @@ def opened(folder: Path) -> Features | None:
     return Features(shape=tuple(known.pop("shape")), dtype=dtype, blocks=blocks, **known)
 
 
-def shown(records: Dataset, features: Features | None, split: str) -> Dataset:
-    """A split as a collator reads it: with its media, or with the rows of their features."""
+def shown(path: Path, features: Features | None) -> Dataset:
+    """The split of a file as a collator reads it: with its media, or the rows of their features."""
     if features is None:
-        return records
-    return records.remove_columns(MEDIA).add_column(ROW, features.splits[split])
+        return read_split(path)
+    return read_split(path, media=False).add_column(ROW, features.splits[path.stem])

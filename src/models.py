@@ -54,7 +54,9 @@ def load_config(base: Path) -> PreTrainedConfig:
     return _load(base, AutoConfig)
 
 
-def load_base(base: Path, recipe: Recipe, classes: int = 0, vision: bool = True) -> PreTrainedModel:
+def load_base(
+    base: Path, recipe: Recipe, classes: int = 0, vision: bool = True, language: bool = True
+) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one.
 
     Args:
@@ -62,6 +64,7 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0, vision: bool = True)
         recipe: says how it is quantized and in what it computes.
         classes: of an untrained second head in fp32; 0: it has none.
         vision: False: without its vision side; it reads features where others read pixels.
+        language: False: without the layers of its language model; it gives features alone.
 
     Raises:
         UserError: the base is not there, or cannot compute in the recipe's precision.
@@ -82,13 +85,16 @@ def load_base(base: Path, recipe: Recipe, classes: int = 0, vision: bool = True)
         config.num_labels = classes
     if not vision:
         family.without_vision(config)
+    if not language:
+        family.without_language(config)
     model = _load(
         base,
         family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText,
         config=config,
         dtype=DTYPES[recipe.precision],
         device_map={"": device()},
-        quantization_config=quantization_config(recipe, family),
+        # The layers of the language model are all that is quantized.
+        quantization_config=quantization_config(recipe, family) if language else None,
         use_safetensors=True,
     )
     if classes:

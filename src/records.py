@@ -150,8 +150,11 @@ def read_labels(data: str) -> list[str] | None:
     return read_json(Path("data/prepared") / data / "summary.json")["labels"]
 
 
-def read_split(path: Path) -> Dataset:
+def read_split(path: Path, media: bool = True) -> Dataset:
     """The records of a split, mapped from the disk; pictures decode when a row is read.
+
+    Without `media`, MEDIA are left out. Parquet holds a picture once that many questions are about,
+    and what is mapped once for each of them.
 
     `datasets` maps Arrow files, not Parquet. It would keep its Arrow copies of every version of
     every split for good; the copy made here lasts as long as this process.
@@ -160,10 +163,11 @@ def read_split(path: Path) -> Dataset:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / f"{path.stem}.arrow"
     # pre_buffer would hold the whole file in memory.
-    with (
-        pq.ParquetFile(path, pre_buffer=False) as parquet,
-        pa.ipc.new_stream(copy, parquet.schema_arrow) as stream,
-    ):
-        for batch in parquet.iter_batches(ROW_GROUP):
-            stream.write_batch(batch)
+    with pq.ParquetFile(path, pre_buffer=False) as parquet:
+        stored = parquet.schema_arrow
+        read = [field for field in stored if media or field.name not in MEDIA]
+        schema = pa.schema(read, stored.metadata)
+        with pa.ipc.new_stream(copy, schema) as stream:
+            for batch in parquet.iter_batches(ROW_GROUP, columns=schema.names):
+                stream.write_batch(batch)
     return Dataset.from_file(str(copy))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from src.files import write_json
 from src.media import stored
-from src.records import ROW_GROUP, Record, Region, SplitWriter, read_labels, read_split
+from src.records import MEDIA, ROW_GROUP, Record, Region, SplitWriter, read_labels, read_split
 
 ROOT = Path(__file__).parents[1]
 
@@ -126,6 +126,11 @@ def test_a_picture_that_is_asked_about_often_is_stored_once(tmp_path: Path) -> N
     assert len(png) > 100_000
     assert sizes[1] < 1.1 * sizes[0]
     assert len(read_split(path)) == 40
+    # Mapped, a picture is there once for each question, so that it is left out where it can be.
+    split = read_split(path, media=False)
+    assert (len(split), set(MEDIA) & set(split.column_names)) == (40, set())
+    assert split[39]["id"] == "1.png#19"
+    assert Path(split.cache_files[0]["filename"]).stat().st_size < len(png)
 
 
 def test_an_empty_split_can_be_written_and_read(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ Where features of its frozen vision side may be kept for all epochs and runs, it
 - `features(model, inputs)`: what the language model reads of each picture or video of a batch,
   (batch, tokens, width);
 - `without_vision(config)`: the configuration without what computes them;
+- `without_language(config)`: the configuration without what reads them;
 - `read_features(model)`: from then on, the features stand in the inputs where pixels stood.
 
 Where the family reads videos, `pixels` lays each out as a film strip of steps, which is what the

@@ -30,10 +30,11 @@ from src.schema import BuiltBase
 # transformers keeps them so beside fp16 alone; in bf16 too the published weights lose nothing.
 Blip2ForConditionalGeneration._keep_in_fp32_modules_strict = ["query_tokens", "qformer"]
 
-# What a model without its vision side does not miss.
+# What a model without its vision side, or without the layers of its language model, does not miss.
 Blip2ForConditionalGeneration._keys_to_ignore_on_load_unexpected = [
     r"vision_model\.encoder\.layers\.",
     r"qformer\.encoder\.layer\.",
+    r"language_model\..*coder\.(layers|block)\.",
 ]
 
 UNQUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
@@ -113,6 +114,14 @@ def features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.T
 def without_vision(config: Blip2Config) -> None:
     """Leave the blocks of the tower and of the Q-Former away."""
     config.vision_config.num_hidden_layers = config.qformer_config.num_hidden_layers = 0
+
+
+def without_language(config: Blip2Config) -> None:
+    """Leave the layers that read tokens away."""
+    text = config.text_config
+    text.num_hidden_layers = 0
+    if config.is_encoder_decoder:
+        text.num_decoder_layers = 0
 
 
 def read_features(model: PreTrainedModel) -> None:

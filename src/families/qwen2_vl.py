@@ -32,8 +32,11 @@ from src.families import common
 from src.families.tokenizer import train_tokenizer
 from src.schema import BuiltBase
 
-# What a model without its tower does not miss.
-Qwen2VLForConditionalGeneration._keys_to_ignore_on_load_unexpected = [r"visual\.blocks\."]
+# What a model without its tower, or without the layers of its language model, does not miss.
+Qwen2VLForConditionalGeneration._keys_to_ignore_on_load_unexpected = [
+    r"visual\.blocks\.",
+    r"language_model\.layers\.",
+]
 
 # A 4-bit vision tower is a known cause of nonsense answers.
 UNQUANTIZED = ["model.visual", "lm_head", "classifier"]
@@ -155,6 +158,11 @@ def features(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.T
 def without_vision(config: Qwen2VLConfig) -> None:
     """Leave its blocks away, in which all but some hundredths of the tower lie."""
     config.vision_config.depth = 0
+
+
+def without_language(config: Qwen2VLConfig) -> None:
+    """Leave the layers that read tokens away."""
+    config.text_config.num_hidden_layers, config.text_config.layer_types = 0, []
 
 
 def read_features(model: PreTrainedModel) -> None:

@@ -45,7 +45,7 @@ def run(recipe: Recipe, place: Path) -> None:
     rows, firsts = distinct(splits)
     shown = _Shown(splits)
     base = Path("models/base") / recipe.base
-    model, processor = load_base(base, recipe), load_processor(base, recipe)
+    model, processor = load_base(base, recipe, language=False), load_processor(base, recipe)
     found = _features(model, processor, family, shown, firsts)
     first = next(found)
     _announce(place, len(firsts), first, recipe.name)

@@ -15,7 +15,7 @@ from src.files import whole
 from src.inference.generate import base_of, classify, generate, score
 from src.models import CLASSIFIER
 from src.quality import Quality, doubts
-from src.records import MEDIA, Generated, read_split
+from src.records import Generated, read_split
 from src.schema import Doubt, Recipe
 from src.training.collator import Collator
 from src.training.load import load_collator
@@ -39,10 +39,10 @@ def predict(
 
     The batch size changes predictions by rounding alone: see `generate`.
     """
-    test = read_split(Path("data/prepared") / recipe.data / "test.parquet")
-    rows = list(test.remove_columns(MEDIA))
+    test = Path("data/prepared") / recipe.data / "test.parquet"
+    rows = read_split(test, media=False).to_list()
     collator = load_collator(recipe, answers=False, features=features)
-    records = shown(test, features, "test")
+    records = shown(test, features)
     return answers(model, collator, recipe, records, rows, batch_size, seed)
 
 

@@ -16,7 +16,7 @@ from src.features import opened, shown
 from src.files import whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
-from src.records import read_labels, read_split
+from src.records import read_labels
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
 from src.training.load import load_collator
@@ -40,7 +40,7 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     features = opened(stored)
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
     model = add_lora(model, recipe.lora)
-    train_set, validation_set = (shown(read_split(path), features, path.stem) for path in splits)
+    train_set, validation_set = (shown(path, features) for path in splits)
     log = train(
         model,
         load_collator(recipe, answers=True, pool_seed=seed, features=features),

@@ -1,5 +1,6 @@
 """Features that are kept are those that the tower would compute, and so is all that follows."""
 
+import re
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -13,7 +14,7 @@ from src.errors import UserError
 from src.features import ROW, ROWS, Features, opened, shown, write
 from src.inference import encode
 from src.inference.generate import generate, score, to_device
-from src.records import MEDIA, Record, SplitWriter, read_split
+from src.records import MEDIA, Record, SplitWriter
 from src.training import losses, trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
@@ -133,6 +134,22 @@ class TestModels:
         assert not left
         assert alone < whole
 
+    def test_features_are_made_without_the_layers_that_read_them(self, keeping, questions, faces):
+        recipe = keeping.recipe
+        whole, tower = (
+            models.load_base(keeping.base, recipe, language=language) for language in (True, False)
+        )
+        inputs = to_device(keeping.collator(questions, answers=False).prompts(faces[:6]), whole)
+        expected, found = (keeping.family.features(model, inputs) for model in (whole, tower))
+        assert torch.equal(expected, found)
+        numbered = re.compile(r"language_model\..*\.\d+\.")
+        counts = [
+            sum(numbered.search(name) is not None for name, _ in model.named_parameters())
+            for model in (whole, tower)
+        ]
+        assert counts[0] > counts[1] == 0
+        assert tower.dtype == whole.dtype
+
     def test_losses_and_gradients_are_those_of_the_live_tower(self, pair, collators, faces):
         said = [
             foretell(model, to_device(collator(records), model))
@@ -231,11 +248,11 @@ class TestStore:
         assert store.dtype == models.DTYPES[precision]
         assert store.of([3, 3, 0]).shape == (3, *store.shape)
         assert torch.equal(*store.of([3, 3]))
-        split = shown(
-            read_split(tmp_path / "data/prepared" / recipe.data / "test.parquet"), store, "test"
-        )
+        split = shown(tmp_path / "data/prepared" / recipe.data / "test.parquet", store)
         assert split[ROW] == [9, 10, 11]
         assert not {"image", "video"} & set(split.column_names)
+        copied = sum(Path(file["filename"]).stat().st_size for file in split.cache_files)
+        assert copied < sum(len(shows[i][0]) for i in (9, 10, 11)), "pictures are not copied"
 
     def test_a_recipe_that_reads_pixels_keeps_nothing(self, params, tmp_path, monkeypatch):
         name = next(n for n, r in params.recipes.items() if r.vision_features == "live")

@@ -15,6 +15,7 @@ import torch
 from bert_score.utils import model2layers
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer, RobertaTokenizer
 from transformers.utils import logging
 
 from src.errors import UserError
@@ -69,7 +70,7 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
         with _quiet_on_one_thread():
             # bert-score fills its batches from a set, whose order changes with each process, and
             # pads a batch with what moves scores: only a batch of one gives a pair one score.
-            _, _, f1 = bert_score.score(texts, references, batch_size=1, **options)
+            _, _, f1 = _scorer(options).score(texts, references, batch_size=1)
     except (HTTPError, OSError) as error:
         raise UserError(
             f"the model {model} of evaluate.bertscore is neither in the Hub's cache nor to be "
@@ -77,6 +78,15 @@ def _scores(pairs: list[tuple[str, str]], model: str) -> list[float]:
             " evaluate.bertscore to all-MiniLM-L6-v2"
         ) from error
     return f1.tolist()
+
+
+def _scorer(options: dict[str, Any]) -> bert_score.BERTScorer:
+    scorer = bert_score.BERTScorer(**options)
+    if isinstance(scorer._tokenizer, RobertaTokenizer):
+        # bert-score asks for a space before the first word in each call, where transformers 5
+        # silently ignores it: the published score has it, so the tokenizer is loaded with it.
+        scorer._tokenizer = AutoTokenizer.from_pretrained(scorer.model_type, add_prefix_space=True)
+    return scorer
 
 
 def _options(model: str) -> dict[str, Any]:

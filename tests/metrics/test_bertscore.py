@@ -9,9 +9,10 @@ import bert_score
 import numpy as np
 import pytest
 import torch
+from bert_score.utils import get_bert_embedding, sent_encode
 from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import RobertaConfig, RobertaModel
+from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 from transformers.utils import logging
 
 from src.errors import UserError
@@ -74,12 +75,32 @@ def test_the_score_is_that_of_bert_score() -> None:
 def test_the_score_of_the_full_model_is_rescaled_from_its_layer_17(tiny_roberta) -> None:
     texts, references = zip(*PAIRS, strict=True)
     found = bertscore_f1(texts, [[r] for r in references], LARGE)
+    settings = {"model_max_length": 512, "add_prefix_space": True}
+    (Path(LARGE) / "tokenizer_config.json").write_text(json.dumps(settings))
     raw = [directly(*p, model_type=LARGE, num_layers=17) for p in PAIRS]
     table = Path(bert_score.__file__).parent / "rescale_baseline/en/roberta-large.tsv"
     layer, *_, baseline = table.read_text().splitlines()[18].split(",")
     assert layer == "17"
     expected = (np.array(raw) - float(baseline)) / (1 - float(baseline))
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("serialized", [False, True])
+def test_the_first_word_is_read_as_any_other(tiny_roberta, monkeypatch, serialized: bool) -> None:
+    if serialized:
+        RobertaTokenizer.from_pretrained(LARGE).save_pretrained(LARGE)
+    read = []
+
+    def embed(texts, model, tokenizer, *args, **options):
+        read.extend(tokenizer.convert_ids_to_tokens(sent_encode(tokenizer, t)) for t in texts)
+        return get_bert_embedding(texts, model, tokenizer, *args, **options)
+
+    monkeypatch.setattr("bert_score.utils.get_bert_embedding", embed)
+    bertscore_f1(["red ball"], [["ball red"]], LARGE)
+    assert sorted(read) == [
+        ["<s>", "\u0120ball", "\u0120red", "</s>"],
+        ["<s>", "\u0120red", "\u0120ball", "</s>"],
+    ]
 
 
 def test_a_revision_is_loaded_from_the_hubs_cache(tiny_roberta, tmp_path, monkeypatch) -> None:
@@ -114,12 +135,12 @@ def test_a_score_hangs_on_nothing_but_its_pair() -> None:
 def test_an_answer_that_repeats_is_scored_once(monkeypatch) -> None:
     scored = []
 
-    def score(texts, references, **_):
+    def score(scorer, texts, references, **_):
         scored.extend(zip(texts, references, strict=True))
         f1 = torch.tensor([float(len(text)) for text in texts])
         return f1, f1, f1
 
-    monkeypatch.setattr(bert_score, "score", score)
+    monkeypatch.setattr(bert_score.BERTScorer, "score", score)
     found = bertscore_f1(["red", "blue", "red"], [["ball"], ["ball"], ["ball"]], SMALL)
     assert scored == [("blue", "ball"), ("red", "ball")]
     assert found.tolist() == [3, 4, 3]
@@ -157,10 +178,10 @@ def test_a_model_that_is_not_there_is_named(monkeypatch) -> None:
     with pytest.raises(UserError, match=r"all-MiniLM-L6-v2 .* not installed"):
         bertscore_f1(["red"], [["blue"]], SMALL)
 
-    def score(*_, **__):
+    def load(**_):
         raise OSError("We couldn't connect")
 
-    monkeypatch.setattr(bert_score, "score", score)
+    monkeypatch.setattr(bert_score, "BERTScorer", load)
     with pytest.raises(UserError, match=r"roberta-large of evaluate\.bertscore"):
         bertscore_f1(["red"], [["blue"]], LARGE)
 

@@ -25,7 +25,7 @@ from src.metrics.intervals import (
     same_examples,
     values,
 )
-from src.metrics.vqa import exact_match, normalise, soft_accuracy
+from src.metrics.vqa import PEOPLE, exact_match, normalise, soft_accuracy
 from src.schema import Evaluate
 
 # Log-likelihoods of half precision add up to a little more than 0.
@@ -45,7 +45,9 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of one model, rounded to 6 decimals; those of `audit.summary` are among them.
 
-    `vqa_accuracy` is of the examples with several references, and left out where there are none.
+    `vqa_accuracy` is of the examples with ten references, and left out where there are none: it
+    counts the votes of the ten people whom the official scorer asks, and other numbers of
+    references, such as a list of synonyms, are no such votes.
     `empty_rate` is the share of empty texts. `majority` is the exact match of always giving, to
     questions of one kind, the answer that is right for most of them. All are in 0 to 1 but the
     count `n`, the bounds of a difference and a rescaled BERTScore, which can be negative.
@@ -179,12 +181,12 @@ def by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:
 def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
     """The metrics that carry an interval and a gain."""
     pairs = list(zip(frame["generated"], frame["answers"], strict=True))
-    several = np.array([len(references) > 1 for _, references in pairs])
-    soft = [soft_accuracy(*pairs[i]) for i in np.flatnonzero(several)]
+    voted = np.array([len(references) == PEOPLE for _, references in pairs])
+    soft = [soft_accuracy(*pairs[i]) for i in np.flatnonzero(voted)]
     f1 = bertscore_f1(*zip(*pairs, strict=True), model=evaluate.bertscore)
     return {
         "exact_match": Metric(MEAN, (correct(frame).astype(float),)),
-        **({"vqa_accuracy": Metric(MEAN, (np.array(soft),), chosen=several)} if soft else {}),
+        **({"vqa_accuracy": Metric(MEAN, (np.array(soft),), chosen=voted)} if soft else {}),
         key(evaluate.bertscore): Metric(MEAN, (f1,)),
     }
 

@@ -31,10 +31,11 @@ def headline(frame: pd.DataFrame, model: str) -> Metrics:
 
     `rouge1`, `rougeL`, `bleu4`, `meteor`, `cider` and BERTScore's, by `model`. BLEU is of all texts
     together, in each resample too; the others are means over the texts, CIDEr's weights being of
-    all references in the frame. All are in 0 to 1 but `cider`, in 0 to 10, and a rescaled
-    BERTScore. `meteor` is left out where Java is missing.
+    all references in the frame. A reference that an example has several times counts once. All are
+    in 0 to 1 but `cider`, in 0 to 10, and a rescaled BERTScore. `meteor` is left out where Java is
+    missing.
     """
-    references = tuple(tuple(several) for several in frame["answers"])
+    references = tuple(tuple(dict.fromkeys(several)) for several in frame["answers"])
     return dict(_headline(tuple(frame["generated"]), references, model))
 
 

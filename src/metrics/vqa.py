@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+PEOPLE = 10  # who answer each question of VQA v2
+
 _ARTICLES = ("a", "an", "the")
 _NUMBERS = (
     *("zero", "one", "two", "three", "four", "five"),
@@ -70,9 +72,9 @@ def exact_match(predicted: str, references: Sequence[str]) -> float:
 def soft_accuracy(predicted: str, references: Sequence[str]) -> float:
     """Accuracy of VQA v2 in 0 to 1: three people who said the same make an answer right.
 
-    It is the mean of min(people who agree / 3, 1) over each choice of all people but one. Of the
-    usual ten people, 0 to 4 who agree make 0, 0.3, 0.6, 0.9 and 1. References are normalised as
-    answers are. With fewer than four references, no answer reaches 1.
+    It is the mean of min(people who agree / 3, 1) over each choice of all people but one. Of
+    PEOPLE, whose answers are the references, 0 to 4 who agree make 0, 0.3, 0.6, 0.9 and 1.
+    References are normalised as answers are. With fewer than four, no answer reaches 1.
 
     Raises:
         ValueError: fewer than two references.

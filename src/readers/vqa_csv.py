@@ -1,7 +1,7 @@
 """Tables of questions about pictures: image_name, question and answer, beside their pictures.
 
-The answers may be several in a column `answers`, as a JSON list or with `|` between them. A split
-is named in a column `split` or by the table's own name.
+The answers may be several in a column `answers`, as a JSON list or with `|` between them, each as
+often as people gave it. A split is named in a column `split` or by the table's own name.
 """
 
 import json
@@ -74,14 +74,17 @@ def _picture(name: str, table: Path, folder: Path) -> Path | str:
 
 
 def _answers(row: Row) -> tuple[str, ...]:
-    """The references: `answer`, then what `answers` has beside it."""
+    """The references: `answer`, then what `answers` has beside it, each as often as it has it."""
     listed = row.get("answers", "")
     try:
         several = json.loads(listed) if listed.startswith("[") else listed.split("|")
     except json.JSONDecodeError:
         several = listed.split("|")
-    found = [row.get("answer", ""), *(str(answer).strip() for answer in several)]
-    return tuple(dict.fromkeys(filter(None, found)))
+    answer, votes = row.get("answer", ""), [str(vote).strip() for vote in several]
+    same = [vote for vote in votes if vote.casefold() == answer.casefold()]
+    if same:
+        votes.remove(same[0])
+    return tuple(filter(None, [answer, *votes]))
 
 
 def _kind(answer: str) -> str:

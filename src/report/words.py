@@ -39,7 +39,7 @@ NOTES = {
     "ece": "mean gap of confidence and accuracy",
     "brier": "squared error of the probabilities",
     "exact_match": "the text is a reference, normalised as in VQA",
-    "vqa_accuracy": "share of the references that agree",
+    "vqa_accuracy": "soft accuracy of VQA v2, where ten people answered",
     "aurc": "mean error when only the surer answers count",
 }
 

@@ -60,7 +60,7 @@ FIVE = predictions(
         ("color", ["red"], "blue", 0.25),
         ("count", ["2"], "two", 0.75),
         ("count", ["3"], "", 0.25),
-        (None, ["yes", "yes", "no", "yes", "maybe"], "yes", 0.5),
+        (None, ["yes", *["no"] * 4, *["yes"] * 2, *["maybe"] * 3], "yes", 0.5),
     ]
 )
 
@@ -83,8 +83,8 @@ def test_by_hand() -> None:
     ]
     assert found["n"] == 5
     assert found["exact_match"] == 0.6
-    # Of five people three said yes: two agree with each of these, three with each of the others.
-    assert found["vqa_accuracy"] == round((3 * 2 / 3 + 2 * 1) / 5, 6)
+    # Of ten people three said yes: two agree with each of these, three with each of the others.
+    assert found["vqa_accuracy"] == round((3 * 2 / 3 + 7 * 1) / 10, 6)
     assert found["empty_rate"] == 0.2
     assert found["ece"] == round((2 * 0.25 + 2 * 0.25 + 1 * 0.5) / 5, 6)
     assert found["aurc"] == round((0 + 0 + 0 + 1 / 4 + 2 / 5) / 5, 6)
@@ -100,10 +100,14 @@ def test_bertscore_is_that_of_the_model_named(real_bertscore) -> None:
     assert 0 < found["interval"][BERTSCORE]["low"] < found[BERTSCORE]
 
 
-def test_with_single_references_there_is_no_accuracy_among_people() -> None:
-    found = summarise(FIVE.iloc[:4], None, EVALUATE, 17)
-    assert "vqa_accuracy" not in found
-    assert "vqa_accuracy" not in gains(FIVE.iloc[:4], FIVE.iloc[:4], None, EVALUATE, 17)
+@pytest.mark.parametrize("votes", [["cup"], ["cup", "mug"], ["cup"] * 9, ["mug"] * 11])
+def test_without_ten_references_there_is_no_accuracy_among_people(votes: list[str]) -> None:
+    few = predictions([("other", votes, "cup", 0.5)])
+    assert "vqa_accuracy" not in summarise(few, None, EVALUATE, 17)
+    assert "vqa_accuracy" not in gains(few, few, None, EVALUATE, 17)
+    both = pd.concat([few, FIVE], ignore_index=True)
+    found = summarise(both, None, EVALUATE, 17)
+    assert found["vqa_accuracy"] == summarise(FIVE, None, EVALUATE, 17)["vqa_accuracy"]
 
 
 def test_majority_knows_the_kind_of_a_question() -> None:

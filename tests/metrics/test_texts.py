@@ -79,6 +79,11 @@ def test_the_metrics_that_carry_an_interval() -> None:
     assert 0 < found["cider"] < 10
 
 
+def test_a_reference_counts_once_however_often_it_is_given() -> None:
+    repeated = FRAME.assign(answers=FRAME["answers"].map(lambda a: [*a, a[-1]]))
+    assert values(headline(repeated, SMALL)) == values(headline(FRAME, SMALL))
+
+
 def test_bleu_is_bootstrapped_over_all_texts_and_not_as_a_mean() -> None:
     frame = predictions(LINES * 30)
     found = bounds(headline(frame, SMALL), frame, EVALUATE, 17)["bleu4"]

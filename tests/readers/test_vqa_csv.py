@@ -92,9 +92,12 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, data: Data) -> None:
         (["answers", "mug| cup |"], ("mug", "cup")),
         (["answers", "[cup|mug"], ("[cup", "mug")),
         (["answers", "cup"], ("cup",)),
+        (["answer,answers", "no,yes|yes|no|yes|no"], ("no", "yes", "yes", "yes", "no")),
+        (["answer,answers", "Yes,yes|no|yes"], ("Yes", "no", "yes")),
+        (["answers", '"[""yes"", ""no"", ""yes""]"'], ("yes", "no", "yes")),
     ],
 )
-def test_there_may_be_several_references(
+def test_there_may_be_several_references_each_as_often_as_it_was_given(
     tmp_path: Path, data: Data, lines: list[str], answers: tuple[str, ...]
 ) -> None:
     fill(tmp_path, "a.jpg")

@@ -26,8 +26,10 @@ def of(trained: Trained, address: str, licence: str | None, merged: bool) -> Mod
         licence=licence,
         rows=[_row(metric, trained) for metric in tuned["gain"]],
         tuned=tuned,
+        judged_by=words.name_of(judged_by or ""),
         guesses={
-            key: words.value(key, tuned[key]) for key in ("chance", "majority") if key in tuned
+            words.GUESSES[key]: words.value(key, guess)
+            for key, guess in words.guesses(judged_by or "", tuned).items()
         },
         confidence=f"{confidence:.0%}",
         verdict=words.verdict(judged_by, trained.metrics["base"], tuned, confidence).sentences

@@ -24,9 +24,7 @@ def metric_rows(inputs: RecipeInputs) -> list[Row]:
 def metric_row(metric: str, inputs: RecipeInputs) -> Row:
     """Base against tuned: texts of values, intervals and gain, and their strip."""
     base, tuned = (inputs.metrics[m] for m in MODELS)
-    guesses = {k: tuned[k] for k in ("chance", "majority") if k in tuned}
-    if not words.guessable(metric):
-        guesses = {}
+    guesses = words.guesses(metric, tuned)
     numbers = {m: _with_interval(metric, inputs.metrics[m]) for m in MODELS}
     difference = tuned.get("gain", {}).get(metric)
     top = max(1.0, *(high for _, _, high in numbers.values()))
@@ -34,7 +32,7 @@ def metric_row(metric: str, inputs: RecipeInputs) -> Row:
         "name": words.name_of(metric),
         "note": words.NOTES.get(metric),
         "lower": words.lower_is_better(metric),
-        "guesses": {k: words.value(k, v) for k, v in guesses.items()},
+        "guesses": {words.GUESSES[k]: words.value(k, v) for k, v in guesses.items()},
         "n": words.count(tuned["n"]),
         "strip": strip(numbers, list(guesses.values()), top),
         "top": f"{top:.1f}" if top > 1 else None,

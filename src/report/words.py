@@ -42,6 +42,7 @@ NOTES = {
     "vqa_accuracy": "soft accuracy of VQA v2, where ten people answered",
     "aurc": "mean error when only the surer answers count",
 }
+GUESSES = {"chance": "chance", "majority": "always the most frequent"}
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,15 @@ def is_share(metric: str) -> bool:
     return metric.endswith(endings) or metric in named
 
 
-def guessable(metric: str) -> bool:
-    """Whether guessing scores by this metric, so that it can be compared with."""
-    return metric.endswith("accuracy") or metric == "exact_match"
+def guesses(metric: str, numbers: Mapping[str, Any]) -> dict[str, float]:
+    """`chance` and `majority` where they are guesses of this metric, else nothing.
+
+    They name classes or, where captions have labels, a label; else they are whole texts.
+    """
+    named = metric in ("accuracy", "generated_accuracy", "label_accuracy")
+    whole = metric == "exact_match" and "label_accuracy" not in numbers
+    known = ("chance", "majority") if named or whole else ()
+    return {name: numbers[name] for name in known if name in numbers}
 
 
 def value(metric: str, number: float) -> str:
@@ -142,16 +149,12 @@ def verdict(
 
 
 def _against_guessing(metric: str, tuned: Mapping[str, Any]) -> list[str]:
-    guesses = {
-        name: tuned[key]
-        for key, name in (("chance", "chance"), ("majority", "always the most frequent"))
-        if key in tuned
-    }
+    found = guesses(metric, tuned)
     low = tuned.get("interval", {}).get(metric, {}).get("low")
-    if not guessable(metric) or not guesses or low is None:
+    if not found or low is None:
         return []
-    named = " and ".join(f"{name} ({value('chance', number)})" for name, number in guesses.items())
-    if low > max(guesses.values()):
+    named = " and ".join(f"{GUESSES[key]} ({value(key, n)})" for key, n in found.items())
+    if low > max(found.values()):
         return [f"The tuned model is clearly above {named}."]
     return [f"The tuned model is not clearly above {named}."]
 

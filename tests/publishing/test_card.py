@@ -52,6 +52,8 @@ def test_people_read_base_tuned_and_gain_with_their_intervals(hub_base):
     points = [f"{100 * gain[key]:+.1f} pp" for key in ("value", "low", "high")]
     assert "{} ({} to {})".format(*points) in row
     assert f"On {tuned['n']} test examples" in text
+    chance, most = (f"{tuned[key]:.1%}".replace("%", " %") for key in ("chance", "majority"))
+    assert f"Accuracy of guessing: chance {chance}, always the most frequent {most}." in text
     assert f"[{HUB_BASE}](https://huggingface.co/{HUB_BASE}) at commit `{COMMIT}`" in text
     assert f"--adapter someone/model --base {HUB_BASE}" in text
 

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
-from src.report.words import effect, gain, headline, heatmap_verdict, value, verdict
+from src.report.tables import metric_rows
+from src.report.words import effect, gain, headline, heatmap_verdict, name_of, value, verdict
 
 
 def judged(low, high, *, metric="accuracy", tuned=0.8, base=0.7, interval_low=0.75, **others):
@@ -44,6 +47,25 @@ def test_a_fall_of_an_error_is_better():
 def test_an_accuracy_no_better_than_guessing_is_said_to_be_so():
     assert "is clearly above chance (25.0 %)" in judged(0.1, 0.2, interval_low=0.31)[1]
     assert "is not clearly above chance (25.0 %)" in judged(0.1, 0.2, interval_low=0.29)[1]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "guessed"),
+    [
+        (["accuracy", "macro_f1", "generated_accuracy"], ["accuracy", "generated_accuracy"]),
+        (["accuracy", "rougeL", "rougeL_correct"], ["accuracy"]),
+        (["exact_match", "vqa_accuracy", "exact_match_undoubted"], ["exact_match"]),
+        (["exact_match", "rougeL"], ["exact_match"]),
+        (["label_accuracy", "exact_match", "rougeL"], ["label_accuracy"]),
+    ],
+)
+def test_a_guess_stands_beside_the_metrics_that_it_guesses(metrics, guessed):
+    numbers = {"n": 10, "majority": 0.2, **dict.fromkeys(metrics, 0.5)}
+    rows = metric_rows(SimpleNamespace(metrics={"base": numbers, "tuned": numbers}))
+    assert [row["name"] for row in rows] == [name_of(metric) for metric in metrics]
+    shown = [metric for metric, row in zip(metrics, rows, strict=True) if row["guesses"]]
+    assert shown == [m for m, row in zip(metrics, rows, strict=True) if row["strip"].guesses]
+    assert shown == guessed
 
 
 def test_other_metrics_that_got_worse_are_named():

@@ -85,6 +85,18 @@ class EvenShares:
         self.filled = self.accelerator.reduce(torch.tensor(float(own), device=device), "mean")
         return samples, items
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The trainer's own, after which no state passes for paged.
+
+        What bitsandbytes paged when it was written keeps that mark in the file. Read back, it lies
+        in other memory, which bitsandbytes would neither move nor be able to page.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    vars(value).pop("is_paged", None)
+
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
     ) -> Any:

@@ -1,9 +1,11 @@
 import hashlib
 import random
+import shutil
 from itertools import chain
 
 import pytest
 import torch
+from bitsandbytes.optim.optimizer import Optimizer8bit
 from datasets import Dataset, Features, Image, Value
 from torch.nn import functional
 from transformers import TrainerCallback
@@ -230,6 +232,26 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert trainer.last_whole_checkpoint(tmp_path).name == "checkpoint-5"
+
+
+def test_what_was_paged_when_it_was_written_is_not_when_it_is_read(
+    base, recipe, collator, records, settings, tmp_path
+):
+    settings = settings.model_copy(update={"optimizer": "paged_adamw_32bit"})
+    digests = []
+    for part in ("whole", "resumed"):
+        model = adapter(base, recipe)
+        trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+        digests.append(digest(model, tmp_path / part))
+        first, last = sorted(tmp_path.glob("checkpoint-*"), key=lambda c: int(c.name[11:]))
+        shutil.rmtree(last)
+        state = torch.load(first / "optimizer.pt", weights_only=True)
+        for known in state["state"].values():
+            moments = known[Optimizer8bit._FSDP_WRAPPED_QUANT_STATE_KEY]
+            for name in ("state1", "state2"):
+                moments[name].is_paged = True  # as bitsandbytes marks what it pages on a GPU
+        torch.save(state, first / "optimizer.pt")
+    assert digests[0] == digests[1]
 
 
 def test_a_list_of_examples_will_do(base, recipe, collator, records, settings, tmp_path):

@@ -79,6 +79,7 @@ def _recipe(
         "facts": _facts(params, recipe, built.get("revision")),
         "built_base": isinstance(params.base[recipe.base].model, BuiltBase),
         "n": tuned["n"],
+        "groups": tuned["n_groups"],
         "headline": tables.metric_row(judged, inputs) if judged else None,
         "verdict": words.verdict(judged, base, tuned, confidence) if judged else None,
         "metrics": tables.metric_rows(inputs),

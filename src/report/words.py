@@ -6,7 +6,7 @@ from typing import Any
 
 MINUS, THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 NOT_METRICS = (
-    *("n", "chance", "majority", "interval", "gain"),
+    *("n", "n_groups", "chance", "majority", "interval", "gain"),
     *("doubted", "largest_gap", "largest_gap_chance"),  # each has a section of its own
 )
 NAMES = {

@@ -222,6 +222,7 @@ def _audit(path: Path) -> None:
 def _metrics(accuracy: float, invalid: float, ece: float) -> dict[str, object]:
     values = {
         "n": N,
+        "n_groups": N,
         "accuracy": accuracy,
         "macro_f1": accuracy - 0.02,
         "generated_accuracy": accuracy - 0.03,
@@ -269,8 +270,9 @@ def _names(numbers: np.ndarray) -> list[str]:
 
 def _write_texts(folder: Path) -> None:
     for model, score in (("base", 0.31), ("tuned", 0.33)):
-        values = {"n": N, "rougeL": score, "bleu4": score / 2, "cider": 3 * score}
-        interval = {k: {"low": v - 0.03, "high": v + 0.03} for k, v in values.items() if k != "n"}
+        texts = {"rougeL": score, "bleu4": score / 2, "cider": 3 * score}
+        values = {"n": N, "n_groups": N // 3} | texts
+        interval = {k: {"low": v - 0.03, "high": v + 0.03} for k, v in texts.items()}
         gains = {k: {"value": 0.02, "low": -0.01, "high": 0.05} for k in interval}
         extra = {"gain": gains} if model == "tuned" else {}
         _json(folder / f"{model}.json", values | {"interval": interval} | extra)
@@ -324,7 +326,7 @@ def _write_explanations(folder: Path) -> None:
 
 def _write_answers(folder: Path) -> None:
     for model, score in (("base", 0.05), ("tuned", 0.6)):
-        values = {"n": N, "exact_match": score, "ece": 0.1, "majority": 0.3}
+        values = {"n": N, "n_groups": N, "exact_match": score, "ece": 0.1, "majority": 0.3}
         values |= {"bertscore_f1_all_minilm_l6_v2": score + 0.1}
         named = ("exact_match", "bertscore_f1_all_minilm_l6_v2")
         interval = {k: {"low": values[k] - 0.03, "high": values[k] + 0.03} for k in named}

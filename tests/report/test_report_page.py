@@ -13,7 +13,7 @@ from src.report.page import render
 from src.report.pictures import strip, thumbnail
 from src.schema import HubBase
 from tests.report import fake_tree
-from tests.report.fake_tree import ANSWERS, CLASSES, EXPLAINS, TEXTS, VIDEOS
+from tests.report.fake_tree import ANSWERS, CLASSES, EXPLAINS, TEXTS, VIDEOS, N
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,11 @@ def test_shows_base_tuned_gain_interval_and_guessing(page):
     assert "+38.0 pp to +52.0 pp" in text
     assert "chance 16.7 %; always the most frequent 17.5 %" in text
     assert "this gain is larger than noise" in text
+
+
+def test_says_how_many_groups_the_intervals_draw_where_examples_share_one(page):
+    assert f"of which intervals draw {N // 3} groups" in section(page, TEXTS)
+    assert "intervals draw" not in section(page, CLASSES)
 
 
 def test_a_metric_without_an_interval_shows_its_plain_difference(page):

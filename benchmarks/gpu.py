@@ -193,7 +193,8 @@ def encode(name: str, folder: Path, steps: int) -> float | None:
     count = (steps + 1) * recipe.train.batch_size * recipe.train.gradient_accumulation
     count = max(count, SCORED * params.evaluate.batch_size)
     records = examples(recipe, params, count)
-    model, collator = models.load_base(folder, recipe), _collator(name, folder, False)
+    model = models.load_base(folder, recipe, language=False)
+    collator = _collator(name, folder, False)
     start = time.perf_counter()
     keep(model, collator, records, folder / "features")
     return count / (time.perf_counter() - start)

@@ -56,8 +56,10 @@ from src.training import trainer
 from src.training.collator import foretell, log_likelihood
 from src.training.load import collator_of
 from src.training.prompts import media
+from src.training.shared import layer_classes
 
 BATCH = 4
+KEEPING = ("ours", "compiled")  # with features, which a process before them makes
 ASSISTANT = "<|im_start|>assistant\n"  # what Qwen2-VL's template puts before an answer
 
 
@@ -77,7 +79,11 @@ class Work(StrEnum):
     @property
     def contestants(self) -> dict[str, str]:
         """What can train it, and what that is."""
-        own = {"ours": "vlm-recipes", "live": "vlm-recipes, live tower"}
+        own = {
+            "ours": "vlm-recipes",
+            "compiled": "vlm-recipes, layers by torch.compile",
+            "live": "vlm-recipes, live tower",
+        }
         if self is Work.IMAGE:
             return own | {
                 "trl": "TRL's SFTTrainer, its defaults",
@@ -108,7 +114,7 @@ def main(
 ) -> None:
     """Print seconds a step, examples a second, the ratios, the last losses and the peaks."""
     known = work.contestants
-    chosen = only or [name for name in known if name != "live"]
+    chosen = only or [name for name in known if name not in ("compiled", "live")]
     if odd := [name for name in chosen if name not in known]:
         raise typer.BadParameter(f"{odd[0]}: {work} is trained by {', '.join(known)}")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
@@ -140,7 +146,7 @@ def main(
 
 def _run(name: str, *rest: Any) -> dict[str, float]:
     """One contestant; with features kept in two processes, as the pipeline's stages are."""
-    if name != "ours":
+    if name not in KEEPING:
         return alone(_part, name, *rest)
     before, run = alone(_part, "encode", *rest), alone(_part, name, *rest)
     peak = max(before["peak"], run["peak"])
@@ -156,9 +162,10 @@ def _part(
         return {"seconds": encode(scratch, recipe, records), "peak": peak_memory()}
     if name.startswith("llamafactory"):
         return llamafactory(scratch, recipe, records, epochs, name == "llamafactory")
-    if name == "ours":
+    if name in KEEPING:
         features = opened(scratch / "features")
-        seconds, model = ours(scratch, recipe, records, epochs, features)
+        compiled = name == "compiled"
+        seconds, model = ours(scratch, recipe, records, epochs, features, compiled)
     else:
         contestants = {
             "live": ours,
@@ -212,7 +219,7 @@ def as_dataset(records: list[dict[str, Any]]) -> Dataset:
 def encode(base: Path, recipe: Recipe, records: list[dict[str, Any]]) -> float:
     """Seconds for the features of all records, which are kept."""
     shutil.rmtree(base / "features", ignore_errors=True)
-    tower = models.load_base(base, recipe)
+    tower = models.load_base(base, recipe, language=False)
     collator = collator_of(base, recipe, tasks.load(recipe, LABELS), False)
     start = time.perf_counter()
     keep(tower, collator, as_dataset(records), base / "features")
@@ -225,8 +232,12 @@ def ours(
     records: list[dict[str, Any]],
     epochs: int,
     features: Features | None = None,
+    compiled: bool = False,
 ) -> tuple[float, PreTrainedModel]:
-    """Seconds, and what was trained by this project's lines."""
+    """Seconds, and what was trained by this project's lines; `compiled`: each layer of it.
+
+    What is compiled is compiled anew, and that is measured with the rest.
+    """
     data = as_dataset(records)
     if features:
         data = data.select_columns(["id", "label"]).add_column(ROW, list(range(len(records))))
@@ -234,6 +245,11 @@ def ours(
     set_seed(1)
     model = models.add_lora(model, recipe.lora)
     start = time.perf_counter()
+    if compiled:
+        layers = layer_classes(model)
+        for module in model.modules():
+            if type(module).__name__ in layers:
+                module.compile(dynamic=True)
     collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True, features=features)
     settings = recipe.train.model_copy(update={"epochs": float(epochs), "batch_size": BATCH})
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,14 @@ VIDEO_SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg
 PICTURE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path that somebody wrote is a file; one that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or fill a folder at; renamed to `path` on success.

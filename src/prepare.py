@@ -100,14 +100,41 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
 def _read(data: Data, folder: Path) -> tuple[list[Raw], list[Rejected]]:
     """What the reader found, in the order of the ids, each id once."""
     found = list(import_module(f"src.readers.{data.reader}").read(folder, data))
-    rejected = [entry for entry in found if isinstance(entry, Rejected)]
+    rejected = [
+        Rejected(_utf8(entry.file), _utf8(entry.reason))
+        for entry in found
+        if isinstance(entry, Rejected)
+    ]
     raws: dict[str, Raw] = {}
     for raw in (entry for entry in found if isinstance(entry, Raw)):
-        if raw.id in raws:
+        if odd := _no_utf8(raw):
+            rejected.append(Rejected(_utf8(raw.id), odd))
+        elif raw.id in raws:
             rejected.append(Rejected(raw.id, f"listed twice: as {raws[raw.id].label}, {raw.label}"))
         else:
             raws[raw.id] = raw if data.publisher_splits else replace(raw, split=None)
     return [raws[identity] for identity in sorted(raws)], rejected
+
+
+def _no_utf8(raw: Raw) -> str:
+    """Which text of an example no file can hold, such as half an emoji; empty where none is."""
+    texts = {
+        "name of its file or table": (raw.id,),
+        "question": (raw.question,),
+        "answer": raw.answers,
+        "label": (raw.label,),
+        "subgroup": (raw.subgroup,),
+    }
+    for what, found in texts.items():
+        for text in filter(None, found):
+            if (safe := _utf8(text)) != text:
+                return f"no UTF-8: the {what}: {safe}"
+    return ""
+
+
+def _utf8(text: str) -> str:
+    """The text with what is no UTF-8 replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def sample(raws: Sequence[Raw], limit: int | None, seed: int) -> Sequence[Raw]:

@@ -2,7 +2,7 @@ import stat
 
 import pytest
 
-from src.files import read_json, whole, write_json
+from src.files import is_file, read_json, whole, write_json
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path):
@@ -43,3 +43,10 @@ def test_no_number_that_is_none_reaches_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "numbers.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "\ud83d", "none", "file/below", "."])
+def test_what_no_file_can_be_called_is_no_file(tmp_path, name):
+    (tmp_path / "file").touch()
+    assert is_file(tmp_path / "file")
+    assert not is_file(tmp_path / name)

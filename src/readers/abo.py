@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from src.errors import UserError
+from src.files import is_file
 from src.readers import abo_questions
 from src.readers.abo_questions import Question
 from src.records import Raw, Rejected
@@ -140,7 +141,7 @@ def _picture(product: Product, pictures: Mapping[str, Path], folder: Path) -> Pa
         return Rejected(product.place, f"picture not listed: {product.picture}")
     if not path.is_relative_to(folder):
         return Rejected(product.place, f"outside the data's folder: {path}")
-    if not path.is_file():
+    if not is_file(path):
         return Rejected(product.place, f"no such file: {path.relative_to(folder).as_posix()}")
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from src.errors import UserError
+from src.files import is_file
 from src.readers.labelled_images import SPLITS
 
 Row = Mapping[str, str]
@@ -44,7 +45,7 @@ def find(name: str, tops: Iterable[Path], folder: Path) -> Path | str:
     inside = [path for path in paths if path.is_relative_to(folder)]
     if not inside:
         return f"outside the data's folder: {name}"
-    return next((path for path in inside if path.is_file()), f"no such file: {name}")
+    return next((path for path in inside if is_file(path)), f"no such file: {name}")
 
 
 def split_in(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import PICTURE_SUFFIXES
+from src.files import PICTURE_SUFFIXES, is_file
 from src.records import Raw, Region, Rejected
 from src.schema import Data
 
@@ -114,7 +114,7 @@ def _from_row(
     file = Path(os.path.normpath(path.parent / image.replace("\\", "/")))
     if not file.is_relative_to(folder):
         return Rejected(listed, f"outside the data's folder: {image}")
-    if not file.is_file():
+    if not is_file(file):
         return Rejected(listed, f"no such file: {image}")
     if not isinstance(label, str) or label.lower() not in labels:
         return Rejected(listed, f"none of the classes: {label}")
@@ -209,16 +209,19 @@ def _regions(path: Path, folder: Path) -> Regions:
     regions: Regions = {}
     if not path.is_file():
         return regions
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
                 box = tuple(float(row[k]) for k in ("x0", "y0", "x1", "y1"))
                 if not all(map(math.isfinite, box)):
                     raise ValueError("a coordinate is not finite")
                 identity = _id(path.parent / row["image"], folder)
                 regions[identity] = (*regions.get(identity, ()), Region(row["name"], box))
-            except KeyError as error:
-                raise UserError(f"{path}: has no column {error.args[0]}") from None
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{path}: line {number}: {error}") from None
+    except KeyError as error:
+        raise UserError(f"{path}: has no column {error.args[0]}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no CSV in UTF-8: {error}; save it anew") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
     return regions

@@ -119,6 +119,7 @@ def test_what_cannot_be_used_is_rejected_for_what_it_is(tmp_path: Path, data: Da
         *(listing("B1", "a"), "", "{broken", b'{"item_id": "\xff"}', "[1]", {"main_image_id": "a"}),
         *(listing("B2", None), listing("B3", "unknown"), listing("B4", "gone")),
         *(listing("B5", "b", color="Assorted", product_type=[]), listing("B6", "a"), secret),
+        listing("B10", "long"),
     ]
     publish(tmp_path, *lines)
     publish(tmp_path, listing("B7", "c"), name="listings_1.json.gz")
@@ -126,7 +127,7 @@ def test_what_cannot_be_used_is_rejected_for_what_it_is(tmp_path: Path, data: Da
     damaged.write_bytes(damaged.read_bytes()[:15])
     show(tmp_path, a="a.jpg", b="b.jpg", c="c.jpg", gone="gone.jpg")
     with gzip.open(tmp_path / "images/metadata/images.csv.gz", "at") as file:
-        file.write("out,9,9,../../../out.jpg\n,,,\nshort\n")
+        file.write(f"out,9,9,../../../out.jpg\nlong,9,9,{'x' * 256}\n,,,\nshort\n")
     (tmp_path / "images/small/gone.jpg").unlink()
     why = rejected(tmp_path, data)
     kinds = {file.partition("metadata/")[2]: r.partition(":")[0] for file, r in why.items()}
@@ -141,6 +142,7 @@ def test_what_cannot_be_used_is_rejected_for_what_it_is(tmp_path: Path, data: Da
         "listings_0.json.gz row 10": "no question can be made",
         "listings_0.json.gz row 11": "picture of another product",
         "listings_0.json.gz row 12": "outside the data's folder",
+        "listings_0.json.gz row 13": "no such file",
         "listings_2.json.gz": "cut short or damaged",
     }
     assert {raw.group for raw in found(tmp_path, data).values()} == {"B1", "B7"}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from src.readers.common import one_label, split_in
+from src.readers.common import find, one_label, split_in
 
 LABELS = ["left", "Right", "not left"]
 
@@ -50,3 +50,8 @@ def test_a_label_may_hold_what_has_a_meaning_in_patterns() -> None:
 )
 def test_a_split_is_a_word_of_the_path(name: str, split: str | None) -> None:
     assert split_in(Path(name)) == split
+
+
+def test_a_text_where_a_name_is_expected_is_no_file(tmp_path: Path) -> None:
+    text = "What is it? " * 30
+    assert find(text, [tmp_path], tmp_path) == f"no such file: {text}"

@@ -156,6 +156,7 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     rows = [
         {"image": "1.jpg", "label": "joy"},
         {"image": "none.jpg", "label": "joy"},
+        {"image": "x" * 256, "label": "joy"},
         {"image": "1.jpg", "label": "bored"},
         {"image": "1.jpg"},
         {"image": "../secret.jpg", "label": "joy"},
@@ -168,13 +169,14 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     assert found(folder, data) == {("1.jpg", "Joy", None)}
     assert rejected(folder, data) == {
         "list.json row 2": "no such file: none.jpg",
-        "list.json row 3": "none of the classes: bored",
-        "list.json row 4": "none of the classes: None",
-        "list.json row 5": "outside the data's folder: ../secret.jpg",
-        "list.json row 6": f"outside the data's folder: {tmp_path / 'secret.jpg'}",
-        "list.json row 7": "no split: later",
-        "list.json row 8": "no image named",
+        "list.json row 3": f"no such file: {'x' * 256}",
+        "list.json row 4": "none of the classes: bored",
+        "list.json row 5": "none of the classes: None",
+        "list.json row 6": "outside the data's folder: ../secret.jpg",
+        "list.json row 7": f"outside the data's folder: {tmp_path / 'secret.jpg'}",
+        "list.json row 8": "no split: later",
         "list.json row 9": "no image named",
+        "list.json row 10": "no image named",
     }
 
 
@@ -216,6 +218,14 @@ def test_malformed_regions_are_an_error(
     fill(tmp_path, "joy/1.jpg")
     (tmp_path / "regions.csv").write_text(text)
     with pytest.raises(UserError, match=rf"regions\.csv: {message}"):
+        list(read(tmp_path, data))
+
+
+def test_regions_in_another_encoding_are_an_error(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "joy/1.jpg")
+    lines = "image,name,x0,y0,x1,y1\njoy/1.jpg,Mundwinkel über,0,0,1,1\n"
+    (tmp_path / "regions.csv").write_bytes(lines.encode("latin-1"))
+    with pytest.raises(UserError, match=r"regions\.csv: is no CSV in UTF-8: .*; save it anew"):
         list(read(tmp_path, data))
 
 

@@ -443,6 +443,70 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, data: schema.D
         run(data, tmp_path / "raw", tmp_path / "out")
 
 
+@pytest.fixture
+def odd(tmp_path: Path, data: schema.Data) -> tuple[schema.Data, Path]:
+    """Forty pictures that are asked about, as a user may, and data to read them."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        noise = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        save(Image.fromarray(noise).resize((64, 64)), tmp_path / f"raw/{i}.png")
+    write_json(tmp_path / "raw/_source.json", {})
+    return data.model_copy(update={"labels": None}), tmp_path / "raw"
+
+
+def test_a_text_that_no_file_can_hold_costs_its_row(
+    tmp_path: Path, odd: tuple[schema.Data, Path]
+) -> None:
+    asked, raw = odd
+    texts = dict.fromkeys(range(40), ("<image>What is it?", "A cat"))
+    texts |= {1: ("<image>What is it?", "A cat \ud83d"), 2: ("<image>\udcfc?", "A cat")}
+    talks = [
+        [{"from": "human", "value": q}, {"from": "gpt", "value": a}] for q, a in texts.values()
+    ]
+    talks[4] += [{"from": "human", "value": "Why \ude00?"}, {"from": "gpt", "value": "So"}]
+    talk = [{"conversations": said, "image": f"{i}.png"} for i, said in enumerate(talks)]
+    talk[3]["image"] = "\ud83d.png"
+    (raw / "all.json").write_text(json.dumps(talk))
+    out = run(asked.model_copy(update={"reader": "sharegpt"}), raw, tmp_path / "out")
+    assert rejected(out) == {
+        "1.png#all.json:2": "no UTF-8: the answer: A cat \ufffd",
+        "2.png#all.json:3": "no UTF-8: the question: \ufffd?",
+        "all.json row 4": "no such file: \ufffd.png",
+        "all.json row 5 turn 2": "a later turn: Why \ufffd?",
+    }
+    assert sum(len(records) for records in rows(out).values()) == 37
+
+
+def test_a_label_or_subgroup_that_no_file_can_hold_costs_its_row(
+    tmp_path: Path, odd: tuple[schema.Data, Path]
+) -> None:
+    own, raw = odd
+    listed = [{"image": f"{i}.png", "label": "ab"[i % 2], "subgroup": "x"} for i in range(40)]
+    listed[1]["label"], listed[2]["subgroup"] = "a\ud83d", "\ud83d"
+    (raw / "list.json").write_text(json.dumps(listed))
+    out = run(own, raw, tmp_path / "out")
+    assert rejected(out) == {
+        "1.png": "no UTF-8: the label: a\ufffd",
+        "2.png": "no UTF-8: the subgroup: \ufffd",
+    }
+    assert read_json(out / "summary.json")["labels"] == ["a", "b"]
+
+
+def test_the_rows_of_a_table_whose_name_is_no_utf8_are_rejected(
+    tmp_path: Path, odd: tuple[schema.Data, Path]
+) -> None:
+    asked, raw = odd
+    lines = ["image_name,question,answer", *(f"{i}.png,Which?,{i}" for i in range(40))]
+    (raw / "all.csv").write_text("\n".join(lines))
+    (raw / "fragen_\udcfc.csv").write_text("\n".join([*lines[:2], "1.png,,1"]))
+    out = run(asked.model_copy(update={"reader": "vqa_csv"}), raw, tmp_path / "out")
+    name = "the name of its file or table: 0.png#fragen_\ufffd.csv:1"
+    assert rejected(out) == {
+        "0.png#fragen_\ufffd.csv:1": f"no UTF-8: {name}",
+        "fragen_\ufffd.csv row 2": "no question",
+    }
+
+
 def test_the_stage_writes_all_or_nothing(
     tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,8 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
         out: an empty folder to write to.
 
     Raises:
-        UserError: nothing usable, too little to split, or no training picture of a class.
+        UserError: nothing usable, one class alone, too little to split, or no training picture of
+            a class.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: not there; bring it with dvc repro fetch@{data.name}")
@@ -72,11 +73,16 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in _kinds(rejected).items())
         kinds = kinds or "the folders are empty"
         raise UserError(f"{folder}: holds no usable {data.medium}: {kinds}")
+    labels = data.labels or sorted({raw.label for raw in raws if raw.label}) or None
+    if labels and len(labels) < 2:
+        raise UserError(
+            f"{folder}: every usable {data.medium} is a {labels[0]}, and two classes are the least "
+            f"that can be told apart; add {data.medium}s of another"
+        )
     near = near_duplicates(pictures.fingerprints, pictures.mirrored, data.near_duplicate_distance)
     groups = merge(near[pictures.of], [raw.group for raw in raws])
     splits, leaks = assign(data, seed, raws, groups)
     rejected += _leaked(pictures, near, leaks, data)
-    labels = data.labels or sorted({raw.label for raw in raws if raw.label}) or None
     counts = _counts(data, labels, raws, groups, splits)
     _write_splits(pixels, pictures, groups, splits, out)
     pixels.unlink()

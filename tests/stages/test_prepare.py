@@ -436,6 +436,18 @@ def test_a_class_without_a_training_picture_is_named(
         run(data, publish(tmp_path / "raw", faces, 30), tmp_path / "out")
 
 
+def test_one_class_alone_is_an_error(tmp_path: Path, data: schema.Data, drawn: list) -> None:
+    raw = tmp_path / "raw"
+    for i, (_, face) in enumerate(drawn[:40]):
+        save(face, raw / f"cat/{i}.png")
+    (raw / "dog").mkdir()
+    (raw / "dog/broken.jpg").write_bytes(b"no picture")
+    write_json(raw / "_source.json", {})
+    own = data.model_copy(update={"labels": None})
+    with pytest.raises(UserError, match=r"every usable picture is a cat, .*; add pictures"):
+        run(own, raw, tmp_path / "out")
+
+
 def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, data: schema.Data) -> None:
     (tmp_path / "raw/joy").mkdir(parents=True)
     (tmp_path / "raw/joy/1.jpg").write_bytes(b"")

@@ -21,7 +21,7 @@ SCALES = ("tiny", "full")
 FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
 # Keys that hold one value a scale, by section. Labels may be those of both.
 SCALED = {
-    "data": ("limit", "image_size", "labels"),
+    "data": ("near_duplicate_distance", "limit", "image_size", "labels"),
     "recipes": ("precision",),
     "evaluate": ("batch_size", "bertscore"),
     "explain": ("pictures", "gallery", "cells"),

@@ -72,6 +72,8 @@ FAULTS = [
     ("data.autism_faces", None, "must hold keys and values"),
     ("data.autism_faces.image_size", 56, "must hold tiny and full"),
     ("data.autism_faces.image_size.full", "224", "'224'"),
+    ("data.abo.near_duplicate_distance", 12, "must hold tiny and full"),
+    ("data.abo.near_duplicate_distance.full", 65, "not 65"),
     ("train.tiny", None, "must hold keys and values"),
     ("train.tiny.batch_size", 1.5, "1.5"),
     ("train.tiny.sharding", "ddp", "'ddp'"),

@@ -1,6 +1,18 @@
-import numpy as np
+import random
+from collections.abc import Iterable
+from pathlib import Path
 
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import config
+from src.decoding import decoder
+from src.drawing import clips, products
 from src.duplicates import CHUNK, merge, near_duplicates, nearest
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
 def flip(hashes: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
@@ -62,3 +74,56 @@ def test_groups_that_share_a_name_are_joined() -> None:
         frozenset({3}),
         frozenset({4}),
     }
+
+
+def encode(path: Path, frames: Iterable[Image.Image], codec: str) -> Path:
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, 12)
+        stream.width = stream.height = 224
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        file.mux(stream.encode())
+    return path
+
+
+def pictures_and_copies(folder: Path) -> list[list[Path]]:
+    rng, files = random.Random(1), []
+    for i in range(20):
+        picture = products.draw(rng, products.random_product(rng), 256)
+        made = {
+            "as-it-is.png": picture,
+            "again.jpg": picture,
+            "less.jpg": picture.resize((205, 205)),
+        }
+        for name, copy in made.items():
+            copy.save(folder / f"{i}-{name}", quality=75)
+        files.append([folder / f"{i}-{name}" for name in made])
+    return files
+
+
+def clips_and_copies(folder: Path) -> list[list[Path]]:
+    rng, files = random.Random(1), []
+    for motion in clips.MOTIONS:
+        frames = list(clips.draw(rng, clips.Scene("red", "circle", motion), 224, 12))
+        codecs = {"mp4": "mpeg4", "webm": "libvpx", "mkv": "libvpx-vp9"}
+        made = [encode(folder / f"{motion}.{end}", frames, c) for end, c in codecs.items()]
+        files.append(made)
+    return files
+
+
+@pytest.mark.parametrize("name", ["abo", "esnlive", "webvid"])
+def test_at_full_what_was_encoded_anew_is_grouped_and_nothing_else(
+    tmp_path: Path, name: str
+) -> None:
+    data = config.at_scale(PARAMS, "full").data[name]
+    files = (clips_and_copies if data.frames else pictures_and_copies)(tmp_path)
+    decode = decoder(data.image_size, data.frames)
+    stored = [decode(file) for copies in files for file in copies]
+    plain, mirrored = (
+        np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+        for hashes in ([s.fingerprint for s in stored], [s.mirrored for s in stored])
+    )
+    groups = near_duplicates(plain, mirrored, data.near_duplicate_distance)
+    assert partition(groups) == {frozenset(range(3 * i, 3 * i + 3)) for i in range(len(files))}
+    assert partition(near_duplicates(plain, mirrored, 0)) != partition(groups)

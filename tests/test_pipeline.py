@@ -271,7 +271,7 @@ def test_a_folder_of_ones_own_pictures_is_one_override_away(reproduced, tmp_path
         reproduced,
         f"data.autism_faces.tiny.folder={tmp_path / 'mine'}",
         "data.autism_faces.labels=null",
-        "data.autism_faces.near_duplicate_distance=0",
+        "data.autism_faces.near_duplicate_distance.tiny=0",
         stage="prepare@autism_faces",
     )
     assert stages == ["fetch@autism_faces", "prepare@autism_faces"]

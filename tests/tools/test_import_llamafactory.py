@@ -146,6 +146,7 @@ def test_a_training_file_of_videos_becomes_a_recipe(imported):
     assert recipe.generation.length_penalty == 1.2
     assert (data.reader, data.frames, data.image_size) == ("sharegpt", 8, 224)
     assert (data.validation, data.limit, data.source.folder) == (0.2, 1000, "data")
+    assert data.near_duplicate_distance == 12
 
 
 def test_what_cannot_be_said_is_named_once_with_its_reason(imported):

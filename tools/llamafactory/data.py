@@ -30,7 +30,7 @@ def data(settings: Settings, params: Params) -> tuple[str, dict[str, Any] | None
         "publisher_splits": True,
         "validation": _validation(settings),
         "test": 0.1,
-        "near_duplicate_distance": 0 if frames else 8,
+        "near_duplicate_distance": {"tiny": 12, "full": 12},
         "limit": {"tiny": None, "full": settings.get("max_samples", None, int)},
         "frames": frames,
         "image_size": {"tiny": 2 * PATCH, "full": _side(settings, "video" if frames else "image")},

@@ -10,7 +10,7 @@ from src.training.each_epoch import AnswerEachEpoch
 from src.training.load import collator_of
 
 CLASSES = ["entailment", "not entailment"]
-TEXTS = ("id", "question", "label", "kind", "subgroup")
+TEXTS = ("id", "question", "label", "group", "kind", "subgroup")
 NUMBERS = ("width", "height", "brightness", "contrast", "sharpness", "faces")
 
 
@@ -33,6 +33,7 @@ def records(faces):
         | dict.fromkeys(NUMBERS, 1.0)
         | {
             "id": face["id"],
+            "group": face["id"],
             "image": face["image"],
             "question": "The face is happy.",
             "label": CLASSES[i % 2],

@@ -8,10 +8,40 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
+from src.errors import UserError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+DRIVER = 580  # the oldest of NVIDIA that CUDA 13 works with, which the pinned torch brings
 PAUSE = 0.5  # seconds between two looks for a GPU that has become free
+
+
+def fault() -> str | None:
+    """Why torch cannot use the GPUs that this process sees; None where it can or sees none.
+
+    What counts them asks the driver, even one that is too old for CUDA.
+    """
+    count = torch.cuda.device_count()
+    if not count or torch.cuda.is_available():
+        return None
+    why = "CUDA does not start"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        why = str(error).partition("\n")[0].partition(". ")[0]
+    return (
+        f"torch cannot use this machine's {count} NVIDIA GPU{'s' * (count > 1)}: {why}; "
+        f"CUDA {torch.version.cuda} needs driver {DRIVER} or newer, and `nvidia-smi` says which "
+        "is there"
+    )
+
+
+def check() -> None:
+    """Raises UserError where GPUs are there that torch cannot use, so that no CPU takes over."""
+    if found := fault():
+        raise UserError(f"{found}; update it, or put {VISIBLE}= before the command for the CPU")
 
 
 def names(visible: int) -> list[str]:

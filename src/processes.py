@@ -38,8 +38,10 @@ def spread(count: int, work: Callable[[], None]) -> None:
     was started for, whatever `count` is.
 
     Raises:
-        UserError: there are fewer GPUs; or what one of the processes raised.
+        UserError: there are fewer GPUs, or torch cannot use them; or what one of the processes
+            raised.
     """
+    gpus.check()
     if "RANK" in os.environ:
         _take_part(work)
         return

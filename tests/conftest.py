@@ -175,3 +175,19 @@ class Questions:
 @pytest.fixture(scope="session")
 def questions():
     return Questions()
+
+
+@pytest.fixture
+def old_driver(monkeypatch):
+    """One GPU as torch sees it through a driver that is too old: counted and not to be used."""
+    import torch
+
+    def init():
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 12040). Please update your "
+            "GPU driver by downloading and installing a new version\nfrom the URL"
+        )
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)

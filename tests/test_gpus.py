@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from src import gpus
 from tests.conftest import ROOT
@@ -15,6 +16,23 @@ def locks(tmp_path, monkeypatch):
     """Those of this test, which takes none that a run on this machine wants."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
+
+
+def test_an_old_driver_is_named_in_one_line_and_hidden_gpus_are_none(monkeypatch, old_driver):
+    assert gpus.fault().startswith(
+        "torch cannot use this machine's 1 NVIDIA GPU: The NVIDIA driver"
+    )
+    assert "\n" not in gpus.fault()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert gpus.fault() is None
+
+
+def test_the_driver_that_is_asked_for_is_that_of_the_pinned_cuda():
+    """NVIDIA's table of driver versions has 580 for every 13.x; another CUDA needs another."""
+    assert torch.version.cuda.startswith("13.")
+    readme = (ROOT / "README.md").read_text()
+    assert f"driver {gpus.DRIVER} or newer" in readme
+    assert f"driver {gpus.DRIVER} on" in readme
 
 
 def test_runs_beside_each_other_hold_different_gpus():

@@ -27,15 +27,28 @@ def test_each_batch_is_asked_once_and_all_have_as_many(monkeypatch, world, count
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match="processes is 3 and this machine has 2 GPUs"):
         processes.spread(3, lambda: None)
+
+
+@pytest.mark.parametrize("rank", [None, "0"])
+def test_gpus_that_torch_cannot_use_are_no_reason_to_take_the_cpu(monkeypatch, old_driver, rank):
+    """A launcher's process, which has a rank, neither."""
+    monkeypatch.delenv("RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(UserError, match=r"too old \(found version 12040\).* driver 580 or newer"):
+        processes.spread(1, lambda: pytest.fail("it ran"))
 
 
 SCRIPT = """
 import os, torch
 from src import processes
 from src.errors import one_line
-torch.cuda.device_count = lambda: 2
+if "RANK" not in os.environ:
+    torch.cuda.device_count = lambda: 2
+    torch.cuda.is_available = lambda: True
 def work():
     print("seen", os.environ["CUDA_VISIBLE_DEVICES"], processes.number())
     if os.environ.get("FAULT"):

@@ -12,7 +12,7 @@ from peft import PeftModel
 from PIL import Image
 from pydantic import ValidationError
 
-from src import config, tasks
+from src import config, gpus, tasks
 from src.decoding import decoded, decoder
 from src.errors import UserError
 from src.inference.predict import answers
@@ -114,8 +114,10 @@ def load(
         generation: what is to be other than in the recipe's block of that name.
 
     Raises:
-        UserError: one of them is not there, or the adapter does not fit the base.
+        UserError: one of them is not there, the adapter does not fit the base, or torch cannot use
+            the GPU.
     """
+    gpus.check()
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
     try:

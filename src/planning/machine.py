@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from src import gpus
+
 GIB = 2**30
 PROCESS = 4 * GIB  # of the host's memory: Python, CUDA's libraries, one file of weights; a guess
 WORKER = GIB  # of each process that prepares batches; a guess
@@ -20,6 +22,7 @@ class Machine:
     gpu: str | None  # its name
     gpu_memory: int | None
     bf16: bool
+    fault: str | None  # why its GPU cannot be used
     ram: int
     disk: int  # free where the repository lies
     cache: int  # free where the Hub's cache lies
@@ -29,16 +32,19 @@ class Machine:
 def machine(gpu_memory: float | None = None) -> Machine:
     """This machine, or one like it with a GPU of so many GiB that computes in bf16."""
     here, cache = Path.cwd(), _existing(Path(HF_HUB_CACHE))
-    name, size, bf16 = None, None, False
+    name, size, bf16, fault = None, None, False, None
     if gpu_memory is not None:
         name, size, bf16 = "a GPU", round(gpu_memory * GIB), True
     elif torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         name, size, bf16 = found.name, found.total_memory, torch.cuda.is_bf16_supported()
+    else:
+        fault = gpus.fault()
     return Machine(
         name,
         size,
         bf16,
+        fault,
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shutil.disk_usage(here).free,
         shutil.disk_usage(cache).free,

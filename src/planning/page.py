@@ -137,8 +137,8 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
     peak = plan.needs.peak
     if here.gpu_memory is None:
         return [
-            f"NO: no GPU; needs one of {peak / GIB:.0f} GiB or more; what another one would need "
-            "changed: --gpu-memory GIB"
+            f"NO: {here.fault or 'no GPU'}; needs one of {peak / GIB:.0f} GiB or more; what "
+            "another one would need changed: --gpu-memory GIB"
         ]
     has = f"{here.gpu} of {here.gpu_memory / GIB:.0f} GiB"
     if plan.recipe.precision == "bf16" and not here.bf16:

@@ -76,6 +76,12 @@ def test_three_lines_load_a_model_and_ask_it(here, architecture):
         assert answers["answer"][0] in LABELS
 
 
+def test_a_gpu_that_torch_cannot_use_is_said_before_anything_is_loaded(monkeypatch, old_driver):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="driver on your system is too old"):
+        load("emotion_qwen2vl")
+
+
 def test_a_batch_size_changes_no_answer(here, architecture, tmp_path):
     one = predict(architecture, tmp_path / "one.jsonl", batch_size=1)
     many = predict(architecture, tmp_path / "many.jsonl", batch_size=4)

@@ -1,6 +1,7 @@
 """What this machine has."""
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,11 @@ def machine(gpu_memory: float | None = None) -> Machine:
         name, size, bf16 = "a GPU", round(gpu_memory * GIB), True
     elif torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
-        name, size, bf16 = found.name, found.total_memory, torch.cuda.is_bf16_supported()
+        fault = _too_old(found.name, found.major, found.minor)
+        if not fault:
+            name, size = found.name, found.total_memory
+            # Any GPU holds tensors in bf16; not every one computes in it.
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fault = gpus.fault()
     return Machine(
@@ -50,6 +55,15 @@ def machine(gpu_memory: float | None = None) -> Machine:
         shutil.disk_usage(cache).free,
         here.stat().st_dev == cache.stat().st_dev,
     )
+
+
+def _too_old(name: str, major: int, minor: int) -> str | None:
+    """That torch holds no code for a GPU of such a compute capability; None where it does."""
+    oldest = min(map(int, re.findall(r"sm_(\d+)", " ".join(torch.cuda.get_arch_list()))), default=0)
+    if 10 * major + minor >= oldest:
+        return None
+    needed = f"{oldest // 10}.{oldest % 10}"
+    return f"{name} has compute capability {major}.{minor}, and this torch needs {needed} or newer"
 
 
 def host_bytes(workers: int) -> int:

@@ -141,12 +141,12 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
             "another one would need changed: --gpu-memory GIB"
         ]
     has = f"{here.gpu} of {here.gpu_memory / GIB:.0f} GiB"
-    if plan.recipe.precision == "bf16" and not here.bf16:
-        return [f"NO: {here.gpu} has no bf16; set recipes.{plan.recipe.name}.precision"]
-    if peak <= here.gpu_memory:
+    lacks = plan.recipe.precision == "bf16" and not here.bf16
+    if peak <= here.gpu_memory and not lacks:
         return [f"yes: {has} is enough for {peak / GIB:.1f}"]
-    found = remedies(plan, params, here.gpu_memory)
-    lines = [f"NO: {has} is too small for {peak / GIB:.1f}; change, one after the other:"]
+    found = remedies(plan, params, here.gpu_memory, here.bf16)
+    why = "does not compute in bf16" if lacks else f"is too small for {peak / GIB:.1f}"
+    lines = [f"NO: {has} {why}; change, one after the other:"]
     lines += [f"    {r.key}: {r.value}  ->  {r.needs.peak / GIB:.1f} GiB" for r in found]
     if not found or found[-1].needs.peak > here.gpu_memory:
         lines.append("    and that is not enough: take a larger GPU")

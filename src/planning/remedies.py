@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from src import families
 from src.planning.plan import Needs, Plan, needs
 from src.schema import Base, HubBase, Params, Recipe
 
@@ -36,14 +37,21 @@ def too_long(plan: Plan) -> int | None:
     return -(-needed // STEP) * STEP if needed > plan.recipe.train.max_length else None
 
 
-def remedies(plan: Plan, params: Params, available: int) -> list[Remedy]:
+def remedies(plan: Plan, params: Params, available: int, bf16: bool = True) -> list[Remedy]:
     """Changes, each on top of those before it, up to the first that fits; all, if none does.
 
-    First what costs time alone (checkpointing, smaller batches with as much more accumulation),
-    then what shortens examples, then what changes the model.
+    First another precision, where the GPU has no bf16. Then what costs time alone (checkpointing,
+    smaller batches with as much more accumulation), then what shortens examples, then what changes
+    the model.
     """
     state = _State(plan.recipe, plan.base, plan.batch, plan.needs)
     found: dict[str, Remedy] = {}
+    if plan.recipe.precision == "bf16" and not bf16:
+        key = f"recipes.{plan.recipe.name}.precision.{params.scale}"
+        value = "fp32" if "fp16" in families.load(plan.recipe.family).UNSAFE else "fp16"
+        changed = plan.recipe.model_copy(update={"precision": value})
+        state = _again(replace(state, recipe=changed), plan)
+        found[key] = Remedy(key, value, state.needs)
     while state.needs.peak > available:
         step = next(_next(state, plan, params, available), None)
         if step is None:

@@ -1,5 +1,7 @@
 """What a plan says of this machine's GPU."""
 
+import re
+
 import pytest
 
 from src import config
@@ -30,3 +32,25 @@ def test_a_gpu_that_torch_cannot_use_is_not_called_none(verdict, old_driver):
     said = verdict("emotion_qwen2vl")
     assert "NO: torch cannot use this machine's 1 NVIDIA GPU: The NVIDIA driver" in said
     assert "no GPU" not in said
+
+
+def test_a_gpu_without_bf16_is_told_which_precision_to_set(verdict, gpu):
+    gpu("Tesla T4", (7, 5), 15)
+    said = verdict("emotion_qwen2vl")
+    assert "NO: Tesla T4 of 15 GiB does not compute in bf16; change" in said
+    assert re.search(r" recipes.emotion_qwen2vl.precision.full: fp16  ->  \d+\.\d GiB\n", said)
+    assert "yes: Tesla" not in said
+
+
+def test_blip2_which_overflows_in_fp16_is_told_fp32_and_what_else_that_takes(verdict, gpu):
+    gpu("Tesla T4", (7, 5), 8)
+    said = verdict("vqa_blip2")
+    first, *others = re.findall(r" (\S+): \S+  ->  (\d+\.\d) GiB\n", said)
+    assert first[0] == "recipes.vqa_blip2.precision.full"
+    assert "precision.full: fp32" in said
+    assert float(first[1]) > 8 >= float(others[-1][1])
+
+
+def test_a_gpu_that_is_too_old_is_refused_whatever_its_memory(verdict, gpu):
+    gpu("Tesla V100", (7, 0), 32)
+    assert "NO: Tesla V100 has compute capability 7.0, and this torch" in verdict("emotion_llava")

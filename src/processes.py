@@ -52,7 +52,8 @@ def spread(count: int, work: Callable[[], None]) -> None:
             "or start on several machines with torchrun"
         )
     if count == 1 and visible < 2:
-        work()
+        with gpus.held(1, gpus.names(visible)) if visible else nullcontext():
+            work()
     else:
         _launch(count, gpus.names(visible))
 

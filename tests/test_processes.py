@@ -1,12 +1,15 @@
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from src import processes
+from src import gpus, processes
 from src.errors import UserError
 from tests.conftest import ROOT
 
@@ -40,6 +43,37 @@ def test_gpus_that_torch_cannot_use_are_no_reason_to_take_the_cpu(monkeypatch, o
         monkeypatch.setenv("RANK", rank)
     with pytest.raises(UserError, match=r"too old \(found version 12040\).* driver 580 or newer"):
         processes.spread(1, lambda: pytest.fail("it ran"))
+
+
+def test_a_run_holds_the_only_gpu_while_it_works(monkeypatch, tmp_path):
+    """Or two experiments of a queue would share its memory."""
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv(gpus.VISIBLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    order, working = [], threading.Event()
+
+    def work():
+        order.append("first begins")
+        working.set()
+        time.sleep(3 * gpus.PAUSE)
+        order.append("first ends")
+
+    first = threading.Thread(target=processes.spread, args=(1, work))
+    first.start()
+    assert working.wait(10)
+    processes.spread(1, lambda: order.append("second"))
+    first.join()
+    assert order == ["first begins", "first ends", "second"]
+
+
+def test_without_a_gpu_nobody_waits(monkeypatch, tmp_path):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    processes.spread(1, lambda: processes.spread(1, lambda: None))
+    assert not list(tmp_path.iterdir())
 
 
 SCRIPT = """

@@ -55,7 +55,12 @@ def load_config(base: Path) -> PreTrainedConfig:
 
 
 def load_base(
-    base: Path, recipe: Recipe, classes: int = 0, vision: bool = True, language: bool = True
+    base: Path,
+    recipe: Recipe,
+    classes: int = 0,
+    vision: bool = True,
+    language: bool = True,
+    on: torch.device | None = None,
 ) -> PreTrainedModel:
     """The frozen base, quantized as the recipe says, on the GPU where there is one.
 
@@ -65,9 +70,11 @@ def load_base(
         classes: of an untrained second head in fp32; 0: it has none.
         vision: False: without its vision side; it reads features where others read pixels.
         language: False: without the layers of its language model; it gives features alone.
+        on: where it goes instead.
 
     Raises:
-        UserError: the base is not there, or cannot compute in the recipe's precision.
+        UserError: the base is not there, cannot compute in the recipe's precision, or finds no room
+            on the GPU.
     """
     family = families.load(recipe.family)
     if recipe.precision in family.UNSAFE:
@@ -92,7 +99,7 @@ def load_base(
         family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText,
         config=config,
         dtype=DTYPES[recipe.precision],
-        device_map={"": device()},
+        device_map={"": on or device()},
         # The layers of the language model are all that is quantized.
         quantization_config=quantization_config(recipe, family) if language else None,
         use_safetensors=True,
@@ -125,6 +132,11 @@ def _load(base: Path, kind: type, **options: Any) -> Any:
         raise UserError(
             f"{base}: {manifest['id']} cannot be loaded: {why}; bring it back "
             f"with `dvc repro -s -f build@{base.name}`"
+        ) from None
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{base}: the GPU has no room for {manifest['id']}; end what else uses it, as "
+            "`nvidia-smi` says, or ask `python -m tools.plan` what it needs"
         ) from None
 
 
@@ -198,14 +210,20 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     return get_peft_model(model, lora_config(lora, targets, hasattr(model, CLASSIFIER)))
 
 
-def load_tuned(base: Path, adapter: str | Path, recipe: Recipe, vision: bool = True) -> PeftModel:
+def load_tuned(
+    base: Path,
+    adapter: str | Path,
+    recipe: Recipe,
+    vision: bool = True,
+    on: torch.device | None = None,
+) -> PeftModel:
     """The base with a trained adapter on it, in eval mode.
 
     Args:
         base: the folder that the build stage wrote.
         adapter: a folder, or the id of a repository of the Hub.
         recipe: says how the base is quantized.
-        vision: as `load_base` takes it.
+        vision, on: as `load_base` takes them.
 
     Raises:
         UserError: there is no such adapter, or it was trained on another base.
@@ -217,7 +235,7 @@ def load_tuned(base: Path, adapter: str | Path, recipe: Recipe, vision: bool = T
         why = str(error).partition("\n")[0]
         raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
     head = [weight for name, weight in weights.items() if name.endswith(f"{CLASSIFIER}.bias")]
-    model = load_base(base, recipe, len(head[0]) if head else 0, vision)
+    model = load_base(base, recipe, len(head[0]) if head else 0, vision, on=on)
     try:
         # PEFT's own loading only warns of weights that find no place.
         tuned = get_peft_model(model, config)

@@ -199,6 +199,15 @@ def test_an_old_checkpoint_gets_what_it_lacks(architecture):
         assert (processor.num_query_tokens, config.image_token_index) == expected
 
 
+def test_a_gpu_without_room_is_one_line(base, recipe, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 16.60 GiB.")
+
+    monkeypatch.setattr(models.AutoModelForImageTextToText, "from_pretrained", full)
+    with pytest.raises(UserError, match=r"GPU has no room for .*`nvidia-smi` says.*tools\.plan"):
+        models.load_base(base, recipe)
+
+
 def test_an_unknown_target_is_named(base, recipe):
     lora = Lora(r=4, alpha=8, dropout=0.0, targets=["q_proj", "query"])
     with pytest.raises(UserError, match="query"):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from src.errors import UserError
 from src.files import read_json
 from src.models import DTYPES, load_tuned
@@ -29,11 +31,13 @@ def export(base: Path, adapter: Path, recipe: Recipe, folder: Path) -> None:
     """Merge an adapter into its base and write the model, without a processor, to `folder`.
 
     The base is loaded unquantized, in the recipe's precision: 4-bit weights with the adapter added
-    and rounded again would no longer answer as they were trained to.
+    and rounded again would no longer answer as they were trained to. On the CPU, as a GPU that
+    trained it in 4 bits need not hold it whole.
 
     Raises:
         UserError: it has a second head, or the base or the adapter cannot be loaded.
     """
     check(recipe)
     plain = recipe.model_copy(update={"quantization": UNQUANTIZED})
-    load_tuned(base, adapter, plain).merge_and_unload().save_pretrained(folder)
+    tuned = load_tuned(base, adapter, plain, on=torch.device("cpu"))
+    tuned.merge_and_unload().save_pretrained(folder)

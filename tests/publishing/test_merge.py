@@ -51,6 +51,15 @@ def test_a_merged_model_holds_no_quantization_and_no_adapter(architecture, saved
     assert {weight.dtype for weight in plain.parameters()} == {torch.float32}
 
 
+def test_merging_needs_no_room_on_a_gpu(architecture, saved, monkeypatch, tmp_path):
+    """The GPU that trained it in 4 bits may not hold it whole."""
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: taken.append("GPU") or 0)
+    merge.export(architecture.base, saved, architecture.recipe, tmp_path / "merged")
+    assert not taken
+
+
 def test_a_second_head_is_refused(params, tmp_path):
     recipe = params.recipes["esnlive_qwen2vl"]
     with pytest.raises(UserError, match="second head, which no class of transformers has"):

@@ -28,6 +28,11 @@ Repo = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]  # of the Hub, or a d
 Revision = Annotated[str, Field(pattern=r"^[\w.-][\w./-]*$")] | None
 
 
+# What only these can do.
+READ_VIDEOS = TWO_HEADED = ("qwen2_vl",)  # families
+CLASSIFY = ("entail_explain",)  # tasks, by the second head
+
+
 class Strict(BaseModel):
     """Unknown keys are refused and nothing is converted but int to float."""
 
@@ -434,8 +439,14 @@ class Params(Strict):
             if recipe.family != family:
                 raise ValueError(f"{where}.family: {recipe.base} is of the family {family!r}")
             _module_exists(f"{where}.task", "tasks", recipe.task)
-            if recipe.classifier and recipe.family != "qwen2_vl":
-                raise ValueError(f"{where}.classifier: {recipe.family} has no second head")
+            if self.data[recipe.data].frames and family not in READ_VIDEOS:
+                raise ValueError(
+                    f"{where}.data: {recipe.data} are videos, and {family} reads pictures alone"
+                )
+            if recipe.classifier and family not in TWO_HEADED:
+                raise ValueError(f"{where}.classifier: {family} has no second head")
+            if recipe.classifier and recipe.task not in CLASSIFY:
+                raise ValueError(f"{where}.classifier: the task {recipe.task} has no use for one")
         for name, base in self.base.items():
             _module_exists(f"base.{name}.family", "families", base.family)
             if isinstance(base.model, BuiltBase):

@@ -14,9 +14,11 @@ from src.models import load_base
 from src.processes import is_first, spread
 from src.records import read_labels
 from src.schema import Params, Recipe
+from src.training.load import check_records
 
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
+    check_records(chosen)
     features = opened(Path("data/features") / chosen.name)
     base = Path("models/base") / chosen.base
     model = load_base(base, chosen, vision=features is None)

@@ -5,7 +5,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -98,6 +101,11 @@ FAULTS = [
     (f"{RECIPE}.task", "a.b", "no src/tasks/a.b.py"),
     ("base.qwen2_vl.family", "../config", "no src/families"),
     ("data.autism_faces.reader", "telepathy", "no src/readers/telepathy.py"),
+    # parts that do not fit together
+    ("recipes.vqa_blip2.data", "webvid", "webvid are videos, and blip2 reads pictures alone"),
+    ("recipes.emotion_llava.data", "webvid", "webvid are videos, and llava reads pictures alone"),
+    ("recipes.vqa_blip2.classifier", {"weight": 0.5}, "blip2 has no second head"),
+    (f"{RECIPE}.classifier", {"weight": 0.5}, "the task classify has no use for one"),
     # a missing key or block
     ("train.tiny.epochs", ABSENT, "missing"),
     ("train.full", ABSENT, "missing"),
@@ -187,6 +195,18 @@ def test_sharding_refuses_what_it_cannot_do(params: Path, key: str, value: Any, 
     put(params, {f"train.tiny.{key}": value})
     with pytest.raises(UserError, match=rf"train\.tiny\.{key}: {says}"):
         config.load(params)
+
+
+def test_what_families_and_tasks_can_do_is_what_their_modules_say() -> None:
+    def modules(package: str) -> dict[str, ModuleType]:
+        names = [p.stem for p in (ROOT / "src" / package).glob("[!_]*.py")]
+        return {name: import_module(f"src.{package}.{name}") for name in names}
+
+    known = {n: m for n, m in modules("families").items() if hasattr(m, "render")}
+    videos = {n for n, m in known.items() if "steps" in signature(m.visual_inputs).parameters}
+    assert videos == set(schema.READ_VIDEOS)
+    assert {n for n, m in known.items() if hasattr(m, "WITH_CLASSIFIER")} == set(schema.TWO_HEADED)
+    assert {n for n, m in modules("tasks").items() if m.Task.classifies} == set(schema.CLASSIFY)
 
 
 def test_either_warm_up_is_fine(params: Path) -> None:

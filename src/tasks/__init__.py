@@ -2,6 +2,7 @@
 
 A module of this package defines a class `Task(prompt, labels)` with
 - `PLACEHOLDERS`: what it fills in the prompt's question;
+- `NEEDS`: which of `question`, `label` and `answers` every record must have to be learnt from;
 - `system`: the system message, or None;
 - `choices`: the only answers or classes there are, each of which is scored, or None;
 - `classifies`: whether a second head names the class of a record, where a model has one;
@@ -24,7 +25,8 @@ def load(recipe: Recipe, labels: list[str] | None) -> Any:
     """The task of a recipe on data with these labels.
 
     Raises:
-        UserError: the prompt has a placeholder that the task does not fill.
+        UserError: the prompt has a placeholder that the task does not fill, or the task needs
+            labels and there are none.
     """
     return _load(recipe, recipe.prompt.question, "question", labels)
 
@@ -44,4 +46,10 @@ def _load(recipe: Recipe, question: str, key: str, labels: list[str] | None) -> 
                 f"params.yaml: recipes.{recipe.name}.prompt.{key}: the task {recipe.task} does "
                 f"not fill {{{name}}}, but {known}"
             )
+    if "label" in kind.NEEDS and not labels:
+        raise UserError(
+            f"params.yaml: recipes.{recipe.name}.task: {recipe.task} chooses among labels, and "
+            f"the data {recipe.data} have none; set another task, other data, or "
+            f"data.{recipe.data}.labels"
+        )
     return kind(recipe.prompt.model_copy(update={"question": question}), labels)

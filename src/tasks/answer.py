@@ -14,6 +14,7 @@ class Task:
     """Ask what the record asks; `{question}` in the prompt stands for it."""
 
     PLACEHOLDERS = ("question",)
+    NEEDS = ("question", "answers")
     choices = None
     classifies = False
 

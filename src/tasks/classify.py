@@ -16,6 +16,7 @@ class Task:
     """Ask for one of `labels`; the answer is its name and nothing else."""
 
     PLACEHOLDERS = ("labels",)
+    NEEDS = ("label",)
     classifies = False
 
     def __init__(self, prompt: Prompt, labels: list[str]) -> None:

@@ -14,6 +14,7 @@ class Task:
     """Ask the same of everything, unless a record asks something of its own."""
 
     PLACEHOLDERS = ()
+    NEEDS = ("answers",)
     choices = None
     classifies = False
 

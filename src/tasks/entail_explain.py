@@ -15,6 +15,7 @@ class Task:
     """Ask about the record's hypothesis, which is `{hypothesis}` in the prompt."""
 
     PLACEHOLDERS = ("hypothesis",)
+    NEEDS = ("question", "label", "answers")
     classifies = True
 
     def __init__(self, prompt: Prompt, labels: list[str]) -> None:

@@ -3,12 +3,33 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from src import families, tasks
+from src.errors import UserError
 from src.features import Features
 from src.models import load_config, load_processor
-from src.records import read_labels
+from src.records import SPLITS, read_labels
 from src.schema import Recipe
 from src.training.collator import Collator, PromptPool
+
+
+def check_records(recipe: Recipe) -> None:
+    """Refuse data that lack what the recipe's task asks or learns, before a model is loaded.
+
+    Raises:
+        UserError: names the task, the data and the first record that lacks it.
+    """
+    needed = tasks.load(recipe, read_labels(recipe.data)).NEEDS
+    for split in SPLITS:
+        path = Path("data/prepared") / recipe.data / f"{split}.parquet"
+        for record in pq.read_table(path, columns=["id", *needed]).to_pylist():
+            if missing := [name for name in needed if not record[name]]:
+                raise UserError(
+                    f"params.yaml: recipes.{recipe.name}.task: {recipe.task} needs the "
+                    f"{missing[0]} of every record, and {record['id']} of the data {recipe.data} "
+                    "has none; set another task or other data"
+                )
 
 
 def load_collator(

@@ -19,7 +19,7 @@ from src.processes import is_first, wait_for_all
 from src.records import read_labels
 from src.schema import Data, Evaluate, Recipe
 from src.training.each_epoch import answered_each_epoch
-from src.training.load import load_collator
+from src.training.load import check_records, load_collator
 from src.training.shared import whole_weights
 from src.training.trainer import train
 
@@ -28,7 +28,12 @@ ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
 
 def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
-    """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`."""
+    """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`.
+
+    Raises:
+        UserError: the data do not fit the task.
+    """
+    check_records(recipe)
     seed = seed if recipe.train.seed is None else recipe.train.seed
     base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [prepared / "train.parquet", prepared / "validation.parquet"]

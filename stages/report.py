@@ -1,4 +1,4 @@
-"""Write the page that shows every recipe's results: `python -m stages.report`."""
+"""Write the page of every recipe that was run with these values: `python -m stages.report`."""
 
 from pathlib import Path
 

@@ -7,12 +7,16 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
+from ruamel.yaml import YAML
 
+from src.config import PARAMS
 from src.errors import UserError
 from src.files import read_json
+from src.report.words import listed
 from src.schema import Params, Recipe
 
 MODELS = ("base", "tuned")
+STAGES = ("encode", "train", "baseline", "evaluate", "explain")  # of a recipe
 T = TypeVar("T")
 
 
@@ -51,6 +55,34 @@ class DataInputs:
             frames = [row.get("image"), *(row.get("video") or [])]
             found[row["id"]] = [f["bytes"] for f in frames if f and f.get("bytes")]
         return {name: frames for name, frames in found.items() if frames}
+
+
+def left_out(root: Path, params: Params) -> dict[str, str]:
+    """Recipes whose results are not of the values of `params.yaml`, and why, by DVC's own record.
+
+    Such are the others' where one recipe alone was run at another scale. Where there is no record,
+    nothing is left out.
+    """
+    record = root / "dvc.lock"
+    if not record.is_file():
+        return {}
+    yaml = YAML(typ="safe", pure=True)
+    stages, now = yaml.load(record)["stages"], yaml.load(root / PARAMS)
+    found = {}
+    for name in params.recipes:
+        ran = [stages.get(f"{stage}@{name}") for stage in STAGES]
+        had = [item for stage in ran if stage for item in stage["params"][PARAMS.name].items()]
+        if others := {key: None for key, value in had if _value(now, key) != value}:
+            found[name] = f"was last run with other values of {listed([*others])}"
+        elif not all(ran):
+            found[name] = "was not run"
+    return found
+
+
+def _value(block: Any, key: str) -> Any:
+    for part in key.split("."):
+        block = block.get(part) if isinstance(block, dict) else None
+    return block
 
 
 def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:

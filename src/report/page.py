@@ -12,8 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
+from src.errors import UserError
 from src.report import ablations, examples, plots, tables, words
-from src.report.inputs import DataInputs, RecipeInputs, read_bases, read_data, read_recipe
+from src.report.inputs import (
+    DataInputs,
+    RecipeInputs,
+    left_out,
+    read_bases,
+    read_data,
+    read_recipe,
+)
 from src.schema import BuiltBase, Params, Recipe
 
 HERE = Path(__file__).parent
@@ -28,8 +36,15 @@ def render(params: Params, root: Path = Path()) -> str:
     """The whole page as one HTML text, from the files under `root`.
 
     Raises:
-        UserError: an input is missing; names it and the stage that writes it.
+        UserError: an input is missing; names it and the stage that writes it. Or no recipe was
+            run with these values.
     """
+    others = left_out(root, params)
+    run = {name: recipe for name, recipe in params.recipes.items() if name not in others}
+    if not run:
+        why = "; ".join(f"{name} {reason}" for name, reason in others.items())
+        raise UserError(f"there is nothing to report: {why}; run `dvc repro`")
+    params = params.model_copy(update={"recipes": run})
     data = read_data(root, params)
     bases = read_bases(root, params)
     recipes = [
@@ -42,6 +57,7 @@ def render(params: Params, root: Path = Path()) -> str:
         params=params,
         confidence=f"{params.evaluate.confidence:.0%}",
         recipes=recipes,
+        left_out=others,
         ablations=ablations.sections(root),
         data={name: _data(inputs) for name, inputs in data.items()},
         bases={name: _base(numbers) for name, numbers in bases.items()},

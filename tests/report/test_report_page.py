@@ -9,6 +9,7 @@ import pytest
 
 from src.errors import UserError
 from src.files import write_json
+from src.report.inputs import STAGES
 from src.report.page import render
 from src.report.pictures import strip, thumbnail
 from src.schema import HubBase
@@ -316,4 +317,47 @@ def test_a_broken_file_is_named_with_its_stage(tree):
     root, params = tree
     (root / "metrics" / CLASSES / "tuned.json").write_text("{")
     with pytest.raises(UserError, match=r"tuned\.json: .*; run `dvc repro --force evaluate@"):
+        render(params, root)
+
+
+def record(root, params, scales):
+    """The parameters and DVC's record of them, of recipes that were last run at these scales."""
+    stages = {
+        f"{stage}@{name}": {"params": {"params.yaml": {"scale": scale, "evaluate.bins": 10}}}
+        for name, scale in scales.items()
+        for stage in STAGES
+    }
+    # JSON is YAML.
+    write_json(root / "dvc.lock", {"schema": "2.0", "stages": stages})
+    write_json(root / "params.yaml", {"scale": params.scale, "evaluate": {"bins": 10}})
+
+
+def test_leaves_out_a_recipe_that_was_last_run_at_another_scale_and_says_so(tree):
+    root, params = tree
+    record(root, params, dict.fromkeys(params.recipes, params.scale) | {TEXTS: "full"})
+    shutil.rmtree(root / "metrics" / TEXTS)
+    page = render(params, root)
+    said = " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    assert f"Left out: {TEXTS} was last run with other values of scale." in said
+    assert f"<code>{TEXTS}</code></h2>" not in page
+    for name in params.recipes.keys() - {TEXTS}:
+        assert f"<code>{name}</code></h2>" in page
+
+
+def test_leaves_out_a_recipe_that_was_not_run(tree):
+    root, params = tree
+    record(root, params, dict.fromkeys(params.recipes.keys() - {TEXTS}, params.scale))
+    assert f"<code>{TEXTS}</code> was not run." in render(params, root)
+
+
+def test_leaves_out_nothing_that_was_run_with_these_values(tree, page):
+    root, params = tree
+    record(root, params, dict.fromkeys(params.recipes, params.scale))
+    assert render(params, root) == page
+
+
+def test_there_is_no_page_of_no_recipe(tree):
+    root, params = tree
+    record(root, params, dict.fromkeys(params.recipes, "full"))
+    with pytest.raises(UserError, match=r"nothing to report: .* other values of scale"):
         render(params, root)

@@ -82,7 +82,7 @@ def write(folder: Path, count: int, size: tuple[int, int]) -> None:
         cloud = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
         file = folder / LABELS[number % 2] / f"{number:06}.jpg"
         cloud.resize(size, Image.Resampling.BICUBIC).save(file, quality=90)
-    write_json(folder / "_source.json", {})
+    write_json(folder / "_source.json", {"source": "folder"})
 
 
 def ours(raw: Path, out: Path, side: int) -> tuple[float, float, float]:

@@ -88,6 +88,7 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
     pixels.unlink()
     _write_rejected(out / "rejected.csv", rejected)
     dropped = {int(pictures.of[i]) for i in leaks if raws[i].split != "validation"}
+    source = read_json(folder / "_source.json")
     summary = {
         "data": data.name,
         "labels": labels,
@@ -97,8 +98,8 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
         "near_duplicates": _near_counts(near) | {"dropped_from_train": len(dropped)},
         "label_conflicts": _conflicts(raws, near[pictures.of]),
         "publisher_test": any(raw.split == "test" for raw in raws),
-        "licence": data.licence,
-        "source": read_json(folder / "_source.json"),
+        "licence": data.terms(source["source"]),
+        "source": source,
     }
     write_json(out / "summary.json", summary)
 

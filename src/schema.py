@@ -118,6 +118,7 @@ class Data(Strict):
     reader: Name
     labels: Annotated[list[Name], Field(min_length=2)] | None
     licence: str
+    own_licence: str | None = None
     publisher_splits: bool
     validation: Annotated[float, Field(gt=0, le=0.5)]
     test: Annotated[float, Field(gt=0, le=0.5)]
@@ -132,6 +133,12 @@ class Data(Strict):
     def medium(self) -> str:
         """What an example shows, in a word for people."""
         return "video" if self.frames else "picture"
+
+    def terms(self, kind: str) -> str:
+        """The licence of what came from a kind of source, in words for people."""
+        if kind == "folder":
+            return self.own_licence or "their owner names no licence"
+        return "drawn here, free of others' rights" if kind == "drawn" else self.licence
 
     @field_validator("image_size")
     @classmethod

@@ -26,7 +26,8 @@ SPREAD = ("prompt", "full", "tiny")  # blocks with a line a key, where they have
 COMMENTS = {
     "reader": "LLaMA-Factory's JSON, with dataset_info.json beside it",
     "labels": "none",
-    "licence": "goes into the report",
+    "licence": "of what is published",
+    "own_licence": "of what lies in `folder`, for report and model card; null: not named",
     "test": "share held out for the test, of which LLaMA-Factory has none",
     "frames": "of a video, at equal intervals; null: the data are pictures",
     "image_size": "side in pixels, after resizing to a square",

@@ -52,7 +52,7 @@ def _data(trained: Trained, name: str, licence: str | None, merged: bool) -> Mod
         base_model_relation=None if trained.built else "merge" if merged else "adapter",
         library_name="transformers" if merged else "peft",
         pipeline_tag=_task(trained),
-        datasets=[dataset] if dataset and trained.summary["source"]["source"] != "kaggle" else None,
+        datasets=[dataset] if dataset and trained.kind != "kaggle" else None,
         tags=["vlm-recipes", "lora", trained.recipe.task.replace("_", "-")],
         # What is merged answers from another precision than that in which it was measured.
         eval_results=None if _unmeasured(trained, merged) else _results(trained),
@@ -72,11 +72,13 @@ def _results(trained: Trained) -> list[EvalResult]:
     base, tuned = trained.metrics["base"], trained.metrics["tuned"]
     source = trained.summary["source"]
     revision = source.get("revision") or source.get("version")
+    own = f"the publisher's own {trained.data.medium}s"
+    name = own if trained.own else trained.data.name
     return [
         EvalResult(
             task_type=_task(trained),
-            dataset_type=source.get("dataset") or trained.data.name,
-            dataset_name=f"{trained.data.name} (drawings)" if trained.drawn else trained.data.name,
+            dataset_type=source.get("dataset") or name,
+            dataset_name=f"{name} (drawings)" if trained.drawn else name,
             dataset_split="test",
             dataset_revision=str(revision) if revision else None,
             metric_type=metric,

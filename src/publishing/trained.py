@@ -51,7 +51,17 @@ class Trained:
     @property
     def drawn(self) -> bool:
         """Whether it was trained on drawings."""
-        return self.summary["source"]["source"] == "drawn"
+        return self.kind == "drawn"
+
+    @property
+    def own(self) -> bool:
+        """Whether it was trained on files of the publisher's own."""
+        return self.kind == "folder"
+
+    @property
+    def kind(self) -> str:
+        """Where its data came from, as `Source` calls it."""
+        return self.summary["source"]["source"]
 
 
 def gather(params: Params, name: str) -> Trained:

@@ -6,7 +6,7 @@ from src import config
 from src.files import write_json
 from src.publishing import card
 from src.publishing.trained import gather
-from tests.publishing.workspace import COMMIT, HUB_BASE, change_source, edit
+from tests.publishing.workspace import COMMIT, HUB_BASE, change_source, edit, edit_data
 
 NAME = "emotion_qwen2vl"
 
@@ -81,6 +81,20 @@ def test_drawings_are_called_drawings_and_other_data_by_source_and_licence(hub_b
     data = shown().data.to_dict()
     assert "datasets" not in data, "that field is for data sets of the Hub"
     assert data["model-index"][0]["results"][0]["dataset"]["revision"] == "3"
+
+
+def test_files_of_ones_own_do_not_bear_the_name_and_licence_of_what_is_published(hub_base):
+    change_source(hub_base, "autism_faces", source="folder", folder="/home/me/faces", files=120)
+    card = shown()
+    text, read = str(card), card.data.to_dict()
+    assert "`autism_faces`" not in text
+    assert "Kaggle" not in text
+    assert "The publisher's own pictures, in 120 files." in text
+    assert "Data: their owner names no licence." in text
+    results = read["model-index"][0]["results"]
+    assert {result["dataset"]["name"] for result in results} == {"the publisher's own pictures"}
+    edit_data(hub_base, "autism_faces", own_licence="CC BY 4.0")
+    assert "Data: CC BY 4.0." in shown().text
 
 
 def test_what_changed_since_the_training_stands_in_the_card(hub_base):

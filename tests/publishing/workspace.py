@@ -74,9 +74,18 @@ def make(root: Path, recipe: str = "emotion_qwen2vl", on_the_hub: bool = False) 
 
 def edit(root: Path, recipe: str, **values: object) -> None:
     """Change keys of a recipe in params.yaml."""
+    _edit(root, "recipes", recipe, values)
+
+
+def edit_data(root: Path, data: str, **values: object) -> None:
+    """Change keys of a data set in params.yaml."""
+    _edit(root, "data", data, values)
+
+
+def _edit(root: Path, section: str, name: str, values: dict[str, object]) -> None:
     yaml = YAML()
     raw = yaml.load(root / "params.yaml")
-    raw["recipes"][recipe].update(values)
+    raw[section][name].update(values)
     yaml.dump(raw, root / "params.yaml")
 
 

@@ -256,7 +256,7 @@ def raw(tmp_path: Path) -> Path:
     folder = tmp_path / "raw"
     folder.mkdir()
     source = Drawn(drawing="scenes", train=40, test=8, size=96)
-    write_json(folder / "_source.json", scenes.write(source, folder, 3))
+    write_json(folder / "_source.json", {"source": "drawn"} | scenes.write(source, folder, 3))
     return folder
 
 

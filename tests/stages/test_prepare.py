@@ -180,7 +180,7 @@ def test_a_named_group_stays_together(tmp_path: Path, data: schema.Data, drawn: 
         for i, (label, _) in enumerate(drawn)
     ]
     write_json(tmp_path / "raw/list.json", people)
-    write_json(tmp_path / "raw/_source.json", {})
+    write_json(tmp_path / "raw/_source.json", {"source": "folder"})
     splits = rows(run(data, tmp_path / "raw", tmp_path / "out"))
     sides = [{int(number(r["id"])) // 6 for r in splits[s]} for s in SPLITS]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 25
@@ -205,6 +205,24 @@ def test_a_publishers_split_that_is_not_trusted_is_made_anew(
     assert sum(map(len, sides)) == len(set.union(*sides)) == 90
     folders = {r["id"].partition("/")[0] for r in splits["test"]}
     assert folders == {"Train", "Test"}
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "licence"),
+    [
+        ("kaggle", "CC BY 4.0", "unknown (see the Kaggle page)"),
+        ("folder", None, "their owner names no licence"),
+        ("folder", "CC BY 4.0", "CC BY 4.0"),
+        ("drawn", None, "drawn here, free of others' rights"),
+    ],
+)
+def test_the_licence_is_that_of_what_was_fetched(
+    tmp_path: Path, data: schema.Data, drawn: list, source: str, own: str | None, licence: str
+) -> None:
+    raw = publish(tmp_path / "raw", drawn, 40)
+    write_json(raw / "_source.json", {"source": source})
+    out = run(data.model_copy(update={"own_licence": own}), raw, tmp_path / "out")
+    assert read_json(out / "summary.json")["licence"] == licence
 
 
 def test_two_runs_write_the_same_bytes_whatever_the_cores(
@@ -290,7 +308,7 @@ def test_a_listed_twice_picture_is_used_once(
     listed = [{"image": f"{i}.png", "label": label} for i, (label, _) in enumerate(drawn)]
     text = json.dumps([*listed, {"image": "0.png", "label": "Fear"}])
     (tmp_path / "raw/list.json").write_text(text)
-    write_json(tmp_path / "raw/_source.json", {})
+    write_json(tmp_path / "raw/_source.json", {"source": "folder"})
     out = run(data, tmp_path / "raw", tmp_path / "out")
     assert rejected(out) == {"0.png": "listed twice: as Natural, Fear"}
 

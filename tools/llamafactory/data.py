@@ -27,6 +27,7 @@ def data(settings: Settings, params: Params) -> tuple[str, dict[str, Any] | None
         "reader": "sharegpt",
         "labels": None,
         "licence": "unknown",
+        "own_licence": None,
         "publisher_splits": True,
         "validation": _validation(settings),
         "test": 0.1,

@@ -460,7 +460,7 @@ def test_one_class_alone_is_an_error(tmp_path: Path, data: schema.Data, drawn: l
         save(face, raw / f"cat/{i}.png")
     (raw / "dog").mkdir()
     (raw / "dog/broken.jpg").write_bytes(b"no picture")
-    write_json(raw / "_source.json", {})
+    write_json(raw / "_source.json", {"source": "folder"})
     own = data.model_copy(update={"labels": None})
     with pytest.raises(UserError, match=r"every usable picture is a cat, .*; add pictures"):
         run(own, raw, tmp_path / "out")
@@ -480,7 +480,7 @@ def odd(tmp_path: Path, data: schema.Data) -> tuple[schema.Data, Path]:
     for i in range(40):
         noise = rng.integers(0, 256, (6, 6, 3), np.uint8)
         save(Image.fromarray(noise).resize((64, 64)), tmp_path / f"raw/{i}.png")
-    write_json(tmp_path / "raw/_source.json", {})
+    write_json(tmp_path / "raw/_source.json", {"source": "folder"})
     return data.model_copy(update={"labels": None}), tmp_path / "raw"
 
 

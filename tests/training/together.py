@@ -72,6 +72,7 @@ def records(name: str) -> Dataset:
         | dict.fromkeys(NUMBERS, 1.0)
         | {
             "id": f"{i}.png",
+            "group": f"{i}.png",
             "image": draw(rng, random_face(rng, LABELS[i % 6]), 56)[0],
             "label": labels[i % len(labels)],
             "question": "The face is happy." + " Look again." * (i % 4),

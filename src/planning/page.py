@@ -7,7 +7,7 @@ from src.planning.duration import CARD, SHARE
 from src.planning.machine import GIB, Machine, host_bytes
 from src.planning.memory import Memory
 from src.planning.plan import Known, Plan
-from src.planning.remedies import remedies, too_long
+from src.planning.remedies import lacks_bf16, remedies, too_long
 from src.schema import HubBase, Params
 
 GB = 1e9
@@ -141,7 +141,7 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
             "another one would need changed: --gpu-memory GIB"
         ]
     has = f"{here.gpu} of {here.gpu_memory / GIB:.0f} GiB"
-    lacks = plan.recipe.precision == "bf16" and not here.bf16
+    lacks = lacks_bf16(plan.recipe, here.bf16)
     if peak <= here.gpu_memory and not lacks:
         return [f"yes: {has} is enough for {peak / GIB:.1f}"]
     found = remedies(plan, params, here.gpu_memory, here.bf16)

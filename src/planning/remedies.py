@@ -37,6 +37,11 @@ def too_long(plan: Plan) -> int | None:
     return -(-needed // STEP) * STEP if needed > plan.recipe.train.max_length else None
 
 
+def lacks_bf16(recipe: Recipe, bf16: bool) -> bool:
+    """Whether a recipe computes in bf16 and a GPU does not."""
+    return recipe.precision == "bf16" and not bf16
+
+
 def remedies(plan: Plan, params: Params, available: int, bf16: bool = True) -> list[Remedy]:
     """Changes, each on top of those before it, up to the first that fits; all, if none does.
 
@@ -46,7 +51,7 @@ def remedies(plan: Plan, params: Params, available: int, bf16: bool = True) -> l
     """
     state = _State(plan.recipe, plan.base, plan.batch, plan.needs)
     found: dict[str, Remedy] = {}
-    if plan.recipe.precision == "bf16" and not bf16:
+    if lacks_bf16(plan.recipe, bf16):
         key = f"recipes.{plan.recipe.name}.precision.{params.scale}"
         value = "fp32" if "fp16" in families.load(plan.recipe.family).UNSAFE else "fp16"
         changed = plan.recipe.model_copy(update={"precision": value})

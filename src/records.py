@@ -105,6 +105,7 @@ class Generated:
     likelihoods: np.ndarray  # (records,) log-probabilities in nats, end token included
     tokens: np.ndarray  # (records,) their number, end token included
     ended: np.ndarray  # (records,) booleans: written to the end, not cut off at max_new_tokens
+    scores: np.ndarray | None = None  # (records, choices) log-likelihoods of the choices, if any
 
 
 class SplitWriter:

@@ -27,6 +27,15 @@ def png(picture: Any) -> bytes:
     return file.getvalue()
 
 
+def score(model: Any, collator: Any, records: Any, choices: list[str], batch_size: int) -> Any:
+    """Log-likelihoods of all choices, with next to nothing written before: (records, choices)."""
+    from src.inference.generate import generate
+    from src.training.pretrain import EXAM
+
+    short = EXAM.model_copy(update={"max_new_tokens": 1})
+    return generate(model, collator, records, short, batch_size, choices=choices).scores
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole pipelines first: begun last, one of them would keep one worker busy alone."""
     items.sort(key=lambda item: item.path.name not in LONG)

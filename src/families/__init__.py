@@ -9,7 +9,8 @@ A module of this package defines
   fourth argument `video` where the family reads videos;
 - `LEAD` and `answer(text)`: what a prompt ends with, where the tokens of an answer depend on it,
   and the answer as it follows, without the end token;
-- `answer_likelihoods(model, inputs, tokens, real)`: of many answers to each prompt;
+- `answer_likelihoods(model, inputs, prefix, tokens, real)`: of many answers to each prompt, which
+  has been read already, but by an encoder-decoder, for which the prefix is None;
 - `pixels(processor, media)` and `visual_inputs(processor, pixels)`: pictures as a tensor, and
   from that the model's inputs, differentiably;
 - `vision(model)`, `cam_layer(model)` and `cam_maps(processor, activations, size)`: the vision

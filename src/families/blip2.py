@@ -67,14 +67,16 @@ def render(processor: ProcessorMixin, system: str | None, question: str) -> str:
 def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
+    prefix: common.Prefix | None,
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
     """Log-likelihood of every answer after every prompt: see src/families/common.py."""
-    if model.config.is_encoder_decoder:
+    if prefix is None:
         return _decoded(model, inputs, tokens, real)
     # OPT reads on without the picture.
-    return common.after_prefix(model, model.language_model, inputs, tokens, real)
+    reader = model.language_model
+    return common.after_prefix(reader, prefix, inputs["attention_mask"], tokens, real)
 
 
 def _decoded(

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import Cache, ProcessorMixin
 from transformers.utils import ModelOutput
 
 Positions = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,24 +34,32 @@ def text_positions(lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
     return lengths[:, None] + depths
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Prompts that a decoder has read."""
+
+    logits: torch.Tensor  # (prompts, vocabulary), of the token behind each
+    cache: Cache
+
+
 def after_prefix(
-    model: PreTrainedModel,
     reader: nn.Module,
-    inputs: dict[str, torch.Tensor],
+    prefix: Prefix,
+    mask: torch.Tensor,
     tokens: torch.Tensor,
     real: torch.Tensor,
     positions: Positions = text_positions,
 ) -> torch.Tensor:
-    """Log-likelihood of every answer after every prompt, each of which is read once.
+    """Log-likelihood of every answer after every prompt, none of which is read again.
 
     All answers stand behind a prompt in one row, and a mask hides them from each other, as in the
     tree attention of SpecInfer (Miao et al. 2024, https://arxiv.org/abs/2305.09781): the cache
-    holds a prompt once, however many answers there are.
+    holds a prompt once, however many answers there are. They are in the cache afterwards.
 
     Args:
-        model: a decoder-only vision-language model.
-        reader: what reads on from the cache: the model itself, or its language model.
-        inputs: the prompts, padded on the left.
+        reader: what reads on from the cache: a decoder-only model, or its language model.
+        prefix: what has been read.
+        mask: (prompts, width), 0 at the padding of the prompts, on their left.
         tokens: (answers, width) token ids, padded on the right.
         real: (answers, width), 0 at the padding.
         positions: those of tokens at depths (tokens,) behind prompts of lengths (prompts,).
@@ -58,11 +67,9 @@ def after_prefix(
     Returns:
         (prompts, answers), in nats.
     """
-    mask = inputs["attention_mask"]
-    read: Any = model(**inputs, use_cache=True, logits_to_keep=1)
     # The prompt's last logits foretell an answer's first token, each token's the next one. So the
     # last token is not read: nothing follows it.
-    first = functional.log_softmax(read.logits[:, -1].float(), -1)[:, tokens[:, 0]]
+    first = functional.log_softmax(prefix.logits.float(), -1)[:, tokens[:, 0]]
     of, depths = real[:, 1:].nonzero(as_tuple=True)
     if not len(of):
         return first
@@ -74,14 +81,14 @@ def after_prefix(
         ],
         2,
     )
-    # In the dtype of the queries, which attention insists on: the model's is that of its first
-    # weight, and BLIP-2's stays in fp32.
-    hidden = torch.zeros_like(seen, dtype=read.logits.dtype)
+    # In the dtype of what attention compares, which is that of its keys: the model's is that of its
+    # first weight, and BLIP-2's stays in fp32.
+    hidden = torch.zeros_like(seen, dtype=prefix.cache.layers[0].keys.dtype)
     hidden.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
     said = reader(
         input_ids=tokens[of, depths].expand(size, -1),
         attention_mask=hidden[:, None],
-        past_key_values=getattr(read, "language_model_outputs", read).past_key_values,
+        past_key_values=prefix.cache,
         position_ids=positions(mask.sum(1), depths),
     )
     following = tokens[of, depths + 1].expand(size, -1)[..., None]

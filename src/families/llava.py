@@ -53,13 +53,12 @@ def complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
 def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
+    prefix: common.Prefix,
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
     """Log-likelihood of every answer after every prompt: see src/families/common.py."""
-    mask = inputs["attention_mask"]
-    inputs = inputs | {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    return common.after_prefix(model, model, inputs, tokens, real)
+    return common.after_prefix(model, prefix, inputs["attention_mask"], tokens, real)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

@@ -122,18 +122,20 @@ def visual_inputs(
 def answer_likelihoods(
     model: PreTrainedModel,
     inputs: dict[str, torch.Tensor],
+    prefix: common.Prefix,
     tokens: torch.Tensor,
     real: torch.Tensor,
 ) -> torch.Tensor:
     """Log-likelihood of every answer after every prompt: see src/families/common.py."""
+    # By how much positions are behind the token count, because a picture's tokens share them.
+    _, deltas = model.model.get_rope_index(**inputs)
 
     def positions(lengths: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-        # Behind the token count, because a picture's tokens share positions: (3, batch, tokens).
-        # The model remembers by how much for each row that it has just read.
-        places = common.text_positions(lengths, depths) + model.model.rope_deltas
+        places = common.text_positions(lengths, depths) + deltas
         return places[None].expand(3, -1, -1)
 
-    return common.after_prefix(model, model, inputs, tokens, real, positions)
+    mask = inputs["attention_mask"]
+    return common.after_prefix(model, prefix, mask, tokens, real, positions)
 
 
 def vision(model: PreTrainedModel) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch.nn import functional
 from tqdm import tqdm
 from transformers import (
     LogitsProcessor,
@@ -19,12 +20,14 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.utils import ModelOutput
 
 from src.errors import UserError
+from src.families.common import Prefix
 from src.processes import gathered, is_first, share
 from src.records import Generated
 from src.schema import Generation
-from src.training.collator import Collator, foretell, log_likelihood, pad_right
+from src.training.collator import Collator, pad_right
 
 Result = TypeVar("Result")
 
@@ -128,12 +131,14 @@ def generate(
     generation: Generation,
     batch_size: int,
     seed: int = 0,
+    choices: Sequence[str] | None = None,
 ) -> Generated:
-    """The answer to each record, by beam search, sampled, or greedily.
+    """The answer to each record, by beam search, sampled, or greedily, and scores of all choices.
 
     The batch size changes none of them but by rounding: in 16 bits a GPU rounds otherwise in
     batches of another size, which may turn a close answer. Likelihoods are those that the model
-    gives the text by itself, whatever way it was found.
+    gives a text by itself, whatever way it was found. A decoder reads each prompt once for all of
+    it.
 
     Args:
         model: a base or a tuned model.
@@ -142,12 +147,14 @@ def generate(
         generation: how a text is written.
         batch_size: of the longest records in one forward pass.
         seed: of what is sampled, together with a record's id.
+        choices: texts that are asked for their likelihood after every prompt.
     """
     ends = end_tokens(model, collator)
+    ids = [collator.answer_ids(choice) for choice in choices or ()]
 
-    def written(batch: list[Any]) -> list[tuple[str, float, int, bool]]:
+    def written(batch: list[Any]) -> list[tuple[Any, ...]]:
         inputs = to_device(collator.prompts(batch), model)
-        tokens = model.generate(
+        found = model.generate(
             **inputs,
             max_new_tokens=generation.max_new_tokens,
             num_beams=generation.num_beams,
@@ -159,18 +166,24 @@ def generate(
             eos_token_id=ends,
             pad_token_id=collator.tokenizer.pad_token_id,
             logits_processor=_sampling(generation, batch, seed),
+            return_dict_in_generate=True,
+            output_logits=True,
         )
         start = 1 if collator.encoder_decoder else inputs["input_ids"].shape[1]
-        rows = [_until(row, ends) for row in tokens[:, start:].tolist()]
+        rows = [_until(row, ends) for row in found.sequences[:, start:].tolist()]
         texts = [clean(text) for text in collator.tokenizer.batch_decode(rows, True)]
-        likelihoods = _likelihoods(model, collator, inputs, rows)
+        likelihoods = _likelihoods(found.logits, found.get("beam_indices"), rows)
         ended = [row[-1] in ends for row in rows]
-        return list(zip(texts, likelihoods, map(len, rows), ended, strict=True))
+        scores = _scores(model, collator, inputs, found, ids) if ids else [None] * len(rows)
+        return list(zip(texts, likelihoods, map(len, rows), ended, scores, strict=True))
 
-    lengths = [length + generation.max_new_tokens for length in collator.lengths(records)]
+    longest = max(generation.max_new_tokens, sum(map(len, ids)))
+    lengths = [length + longest for length in collator.lengths(records)]
     said = in_batches(written, records, lengths, batch_size, "generate")
-    texts, *numbers = zip(*said, strict=True)
-    return Generated(list(texts), *map(np.array, numbers))
+    texts, *numbers, scores = zip(*said, strict=True)
+    return Generated(
+        list(texts), *map(np.array, numbers), scores=np.stack(scores) if choices else None
+    )
 
 
 def _placeholders(model: PreTrainedModel) -> list[int] | None:
@@ -200,14 +213,48 @@ def _until(row: list[int], ends: Sequence[int]) -> list[int]:
 
 
 def _likelihoods(
+    logits: Sequence[torch.Tensor], beams: torch.Tensor | None, rows: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Log-probability of each row of tokens, from the logits that it was written by: (rows,).
+
+    Args:
+        logits: of each step (records * beams, vocabulary), before anything was done to them.
+        beams: (rows, steps) which of the logits' rows a token was taken from; None: its own.
+        rows: token ids, up to the end token.
+    """
+    tokens, real = (tensor.to(logits[0].device) for tensor in pad_right(rows, 0))
+    likelihoods = torch.zeros(len(rows), device=tokens.device)
+    for step in range(tokens.shape[1]):
+        own = logits[step] if beams is None else logits[step][beams[:, step].clamp(min=0)]
+        found = functional.log_softmax(own, -1).gather(-1, tokens[:, step, None])[:, 0]
+        likelihoods += found * real[:, step]
+    return likelihoods.cpu().numpy()
+
+
+def _scores(
     model: PreTrainedModel,
     collator: Collator,
     inputs: dict[str, torch.Tensor],
-    rows: list[list[int]],
+    found: ModelOutput,
+    ids: Sequence[Sequence[int]],
 ) -> np.ndarray:
-    """Log-probability of each row of tokens after its prompt: (rows,)."""
-    given = collator.join({k: v.cpu() for k, v in inputs.items()}, rows)
-    return log_likelihood(foretell(model, to_device(given, model))).cpu().numpy()
+    """Log-likelihood of every choice (token ids) after every prompt: (prompts, choices).
+
+    What a decoder has written is dropped from its cache, and the choices go on from the prompts.
+    """
+    tokens, real = (t.to(model.device) for t in pad_right(ids, collator.tokenizer.pad_token_id))
+    prefix = None
+    if not collator.encoder_decoder:
+        prompts, width = inputs["input_ids"].shape
+        cache = found.past_key_values
+        cache.crop(width - cache.get_seq_length())
+        # All beams of a prompt hold the same of it.
+        beams = len(found.logits[0]) // prompts
+        if beams > 1:
+            cache.batch_select_indices(torch.arange(0, prompts * beams, beams))
+        prefix = Prefix(found.logits[0][::beams], cache)
+    scores = collator.family.answer_likelihoods(base_of(model), inputs, prefix, tokens, real)
+    return scores.cpu().numpy()
 
 
 _TOKEN = re.compile(r"<\|[^<>|]*\|>")
@@ -230,32 +277,6 @@ def end_tokens(model: PreTrainedModel, collator: Collator) -> list[int]:
         own = getattr(getattr(part, "generation_config", None), "eos_token_id", None)
         found.update(own if isinstance(own, list) else [own])
     return sorted(found - {None})
-
-
-@torch.inference_mode()
-def score(
-    model: PreTrainedModel,
-    collator: Collator,
-    records: Sequence[Any],
-    answers: Sequence[str],
-    batch_size: int,
-) -> np.ndarray:
-    """Log-likelihood of every answer to every record, end token included: (records, answers).
-
-    A prompt is read once, with all answers behind it.
-    """
-    ids = [collator.answer_ids(answer) for answer in answers]
-    padded = pad_right(ids, collator.tokenizer.pad_token_id)
-    tokens, real = (tensor.to(model.device) for tensor in padded)
-
-    def scored(batch: list[Any]) -> Sequence[np.ndarray]:
-        inputs = to_device(collator.prompts(batch), model)
-        scores = collator.family.answer_likelihoods(base_of(model), inputs, tokens, real)
-        return scores.cpu().numpy()
-
-    answering = int(real.sum())
-    lengths = [length + answering for length in collator.lengths(records)]
-    return np.stack(in_batches(scored, records, lengths, batch_size, "score"))
 
 
 @torch.inference_mode()

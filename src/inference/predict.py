@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from src import metrics
 from src.features import Features, shown
 from src.files import whole
-from src.inference.generate import base_of, classify, generate, score
+from src.inference.generate import base_of, classify, generate
 from src.models import CLASSIFIER
 from src.quality import Quality, doubts
-from src.records import Generated, read_split
+from src.records import Generated
 from src.schema import Doubt, Recipe
-from src.training.collator import Collator
+from src.training.collator import Collator, without_media
 from src.training.load import load_collator
 
 # What a record says of itself beside the task's own columns: what results are audited by, and
@@ -40,9 +40,9 @@ def predict(
     The batch size changes predictions by rounding alone: see `generate`.
     """
     test = Path("data/prepared") / recipe.data / "test.parquet"
-    rows = read_split(test, media=False).to_list()
-    collator = load_collator(recipe, answers=False, features=features)
     records = shown(test, features)
+    rows = without_media(records).to_list()
+    collator = load_collator(recipe, answers=False, features=features)
     return answers(model, collator, recipe, records, rows, batch_size, seed)
 
 
@@ -87,12 +87,12 @@ def _ask(
     seed: int,
 ) -> tuple[Generated, np.ndarray | None]:
     task = collator.task
-    said = generate(model, collator, records, recipe.generation, batch_size, seed)
-    if task.classifies and hasattr(base_of(model), CLASSIFIER):
+    two_heads = task.classifies and hasattr(base_of(model), CLASSIFIER)
+    choices = None if two_heads else task.choices
+    said = generate(model, collator, records, recipe.generation, batch_size, seed, choices)
+    if two_heads:
         return said, classify(model, collator, records, batch_size)
-    if task.choices:
-        return said, score(model, collator, records, task.choices, batch_size)
-    return said, None
+    return said, said.scores
 
 
 def _of_picture(row: Mapping[str, Any], limits: Doubt | None) -> list[str]:

@@ -8,9 +8,18 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.files import is_file
-from src.readers.labelled_images import SPLITS
 
 Row = Mapping[str, str]
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 
 
 def rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:

@@ -7,7 +7,6 @@ Boxes of named parts may stand beside them in `regions.csv`: image, name, x0, y0
 of the sides.
 """
 
-import csv
 import json
 import math
 import os
@@ -17,20 +16,13 @@ from typing import Any
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, is_file
+from src.readers.common import SPLITS, rows
 from src.records import Raw, Region, Rejected
 from src.schema import Data
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-}
 IMAGE_KEYS = ("image", "image_path", "path")
 LABEL_KEYS = ("label", "emotion")
+SIDES = ("x0", "y0", "x1", "y1")
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
 PROVENANCE = "_source.json"  # written by the fetch stage, at the root
 
@@ -86,12 +78,12 @@ def _from_folders(
 def _from_lists(
     lists: Lists, folder: Path, data: Data, regions: Regions
 ) -> Iterator[Raw | Rejected]:
-    rows = [
+    entries = [
         (path, number, row)
-        for path, rows in lists.items()
-        for number, row in enumerate(rows, start=1)
+        for path, listed in lists.items()
+        for number, row in enumerate(listed, start=1)
     ]
-    found = [label for *_, row in rows if isinstance(label := _first(row, LABEL_KEYS), str)]
+    found = [label for *_, row in entries if isinstance(label := _first(row, LABEL_KEYS), str)]
     labels = _by_lower_case(data.labels or found)
     if not any(label.lower() in labels for label in found):
         names = ", ".join(sorted(set(found))[:20]) or "none"
@@ -99,7 +91,7 @@ def _from_lists(
             f"{', '.join(map(str, lists))}: no row has one of the classes; its labels are {names}; "
             f"correct data.{data.name}.labels in params.yaml"
         )
-    for path, number, row in rows:
+    for path, number, row in entries:
         listed = f"{_id(path, folder)} row {number}"
         yield _from_row(row, listed, path, folder, labels, regions)
 
@@ -196,11 +188,11 @@ def _lists(folder: Path) -> Lists:
         if path.suffix.lower() != ".json" or not path.is_file():
             continue
         try:
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            listed = json.loads(path.read_text(encoding="utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{path}: is no JSON: {error}; mend or remove it") from None
-        if isinstance(rows, list) and any(_first(row, IMAGE_KEYS) for row in rows):
-            lists[path] = rows
+        if isinstance(listed, list) and any(_first(row, IMAGE_KEYS) for row in listed):
+            lists[path] = listed
     return lists
 
 
@@ -209,19 +201,13 @@ def _regions(path: Path, folder: Path) -> Regions:
     regions: Regions = {}
     if not path.is_file():
         return regions
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                box = tuple(float(row[k]) for k in ("x0", "y0", "x1", "y1"))
-                if not all(map(math.isfinite, box)):
-                    raise ValueError("a coordinate is not finite")
-                identity = _id(path.parent / row["image"], folder)
-                regions[identity] = (*regions.get(identity, ()), Region(row["name"], box))
-    except KeyError as error:
-        raise UserError(f"{path}: has no column {error.args[0]}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no CSV in UTF-8: {error}; save it anew") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
+    for number, row in rows(path, ("image", "name", *SIDES)):
+        try:
+            box = tuple(float(row[side]) for side in SIDES)
+            if not all(map(math.isfinite, box)):
+                raise ValueError("a coordinate is not finite")
+        except ValueError as error:
+            raise UserError(f"{path}: row {number}: {error}") from None
+        identity = _id(path.parent / row["image"], folder)
+        regions[identity] = (*regions.get(identity, ()), Region(row["name"], box))
     return regions

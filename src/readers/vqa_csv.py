@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.errors import UserError
-from src.readers.common import Row, find, rows
-from src.readers.labelled_images import SPLITS
+from src.readers.common import SPLITS, Row, find, rows
 from src.records import Raw, Rejected
 from src.schema import Data
 

@@ -8,9 +8,8 @@ from torch import nn
 
 from src.explain import maps, scores
 from src.explain.targets import AnswerLikelihood
-from src.inference.generate import score
 from src.models import add_lora, load_base
-from tests.conftest import LABELS
+from tests.conftest import LABELS, score
 
 
 def untrained(architecture, precision):

@@ -14,8 +14,9 @@ from src.explain.targets import (
     scored,
     spelt,
 )
-from src.inference.generate import classify, score
+from src.inference.generate import classify
 from src.training.collator import foretell
+from tests.conftest import score
 from tests.explain.conftest import CLASSES, small
 
 TEXTS = ["a red circle moves left", "it grows.", "", "one two three four five six seven"]

@@ -13,12 +13,12 @@ from src import models, tasks
 from src.errors import UserError
 from src.features import ROW, ROWS, Features, opened, shown, write
 from src.inference import encode
-from src.inference.generate import generate, score, to_device
+from src.inference.generate import generate, to_device
 from src.records import MEDIA, Record, SplitWriter
 from src.training import losses, trainer
 from src.training.collator import foretell
 from src.training.load import collator_of
-from tests.conftest import LABELS, ROOT, png
+from tests.conftest import LABELS, ROOT, png, score
 
 QUALITY = {"width": 56, "height": 56, "brightness": 0.5, "contrast": 0.2, "sharpness": 0.3}
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from src.errors import UserError
-from src.inference.generate import Draw, clean, end_tokens, generate, in_batches, score
+from src.inference.generate import Draw, clean, end_tokens, generate, in_batches
 from src.models import language_model, load_base
 from src.schema import Generation
 from src.training.collator import IGNORED
 from src.training.pretrain import EXAM
-from tests.conftest import LABELS
+from tests.conftest import LABELS, score
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +64,41 @@ def test_batch_size_changes_no_answer(model, prompts, faces, way):
 
 
 @pytest.fixture
-def small_memory(model, prompts, faces):
-    """The model where memory holds the tokens of three long prompts; the rows that were tried."""
+def reads(model, prompts):
+    """Calls a function with the (rows, tokens) that the language model, or its encoder, reads."""
+    reader, hooks = language_model(model), []
+    if prompts.encoder_decoder:
+        reader = reader.encoder
+
+    def told(note):
+        def hook(module, args, given):
+            read = (given.get(name) for name in ("input_ids", "inputs_embeds"))
+            note(*next(tokens.shape[:2] for tokens in read if tokens is not None))
+
+        hooks.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
+
+    yield told
+    for hook in hooks:
+        hook.remove()
+
+
+def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, reads, capsys):
+    expected = generate(model, prompts, faces, written(3), batch_size=2)
     tried, held = [], 3 * max(prompts.lengths(faces))
 
-    def fill(module, args, inputs):
-        if inputs.get("past_key_values") is not None:
+    def fill(rows, tokens):
+        if tokens == 1:
             return  # reads on from prompts that it holds already
-        tried.append(len(inputs["input_ids"]))
-        if inputs["input_ids"].numel() > held:
+        tried.append(rows)
+        if rows * tokens > held:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    base = model.get_base_model()
-    hook = base.register_forward_pre_hook(fill, with_kwargs=True)
-    yield tried
-    hook.remove()
-
-
-def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, small_memory, capsys):
-    expected = score(model, prompts, faces, LABELS, batch_size=2)
-    small_memory.clear()
-    found = score(model, prompts, faces, LABELS, batch_size=12)
-    assert small_memory[:3] == [12, 6, 3]
-    assert sum(small_memory) == 12 + 6 + 12, "a batch after it was too large again"
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-    told = "score: out of memory with 6; going on with half as many at a time"
+    reads(fill)
+    found = generate(model, prompts, faces, written(3), batch_size=12)
+    assert tried[:3] == [12, 6, 3]
+    assert sum(tried) == 12 + 6 + 12, "a batch after it was too large again"
+    assert found.texts == expected.texts
+    told = "generate: out of memory with 6; going on with half as many at a time"
     assert told in capsys.readouterr().err
 
 
@@ -226,30 +236,42 @@ def test_scores_are_those_of_one_forward_pass_per_answer(
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_prompt_is_in_the_cache_once_however_many_answers_there_are(model, prompts, faces):
-    if prompts.encoder_decoder:
-        pytest.skip("its decoder reads no prompt")
-    layers = language_model(model).named_modules()
-    queries = next(module for name, module in layers if name.endswith("q_proj"))
-    rows = []
-    hook = queries.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    score(model, prompts, faces[:4], LABELS, batch_size=4)
-    hook.remove()
-    assert rows == [4, 4]
-
-
+@pytest.mark.parametrize("way", WAYS)
 def test_the_likelihood_of_a_text_is_that_of_its_tokens_to_the_end(
-    architecture, model, prompts, questions, faces, monkeypatch
+    architecture, model, prompts, questions, faces, way, monkeypatch
 ):
     ids = []
     monkeypatch.setattr(prompts.tokenizer, "batch_decode", lambda rows, *_: ids.extend(rows) or "?")
     collator = architecture.collator(questions, answers=True)
     for face in faces[:2]:
-        found = generate(model, prompts, [face], written(4), batch_size=2)
+        found = generate(model, prompts, [face], written(4, **WAYS[way]), batch_size=2)
         monkeypatch.setattr(collator, "answer_ids", lambda _: ids[-1])
         expected = likelihoods(model, collator, [face], [""])
         np.testing.assert_allclose(found.likelihoods, expected, atol=1e-3)
         assert found.tokens == [len(ids[-1])]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_choices_score_the_same_whatever_is_written_before(model, prompts, faces, way):
+    expected = score(model, prompts, faces, LABELS, batch_size=5)
+    found = generate(model, prompts, faces, written(**WAYS[way]), 5, choices=LABELS)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5, atol=1e-4)
+    alone = generate(model, prompts, faces, written(**WAYS[way]), 5)
+    assert found.texts == alone.texts
+    assert alone.scores is None
+
+
+def test_a_decoder_reads_a_prompt_once_for_a_text_its_likelihood_and_all_scores(
+    model, prompts, faces, reads
+):
+    if prompts.encoder_decoder:
+        pytest.skip("its encoder reads once more")
+    read = []
+    reads(lambda *shape: read.append(shape))
+    generate(model, prompts, faces[:4], written(3), 4, choices=LABELS)
+    width = max(prompts.lengths(faces[:4]))
+    answering = sum(len(prompts.answer_ids(label)) - 1 for label in LABELS)
+    assert read == [(4, width), (4, 1), (4, 1), (4, answering)]
 
 
 def test_a_text_ends_where_training_ends_it_and_where_the_base_does(architecture, model, prompts):

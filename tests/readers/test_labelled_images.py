@@ -207,9 +207,9 @@ def test_regions_are_joined_by_image(tmp_path: Path, data: Data) -> None:
     ("text", "message"),
     [
         ("image,name,x0,y0,x1\n1.jpg,eye,0,0,1", "has no column y1"),
-        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0,0,1,one", "line 2: could not convert"),
-        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0,0,1,nan", "line 2: .* not finite"),
-        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0", "line 2: "),
+        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0,0,1,one", "row 1: could not convert"),
+        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0,0,1,nan", "row 1: .* not finite"),
+        ("image,name,x0,y0,x1,y1\n1.jpg,eye,0", "row 1: "),
     ],
 )
 def test_malformed_regions_are_an_error(

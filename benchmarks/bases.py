@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from src import config, families
@@ -23,31 +25,40 @@ SIDE = 224  # of a picture, in pixels
 FRAMES = 8  # of a video
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
 QUESTION = "What emotion does the face in the picture show? Answer with one word."
-EVA = Vision(layers=39, hidden=480, heads=6)
-# By base: the parts, and the words in the published vocabulary, most of which are never made here.
-SHAPES = {
+EVA = Vision(layers=39, hidden=448, heads=8)
+QUERIES = Queries(count=32, layers=12)
+# By base: its parts, and what the small bases of the pipeline have otherwise. A third of its words
+# too, so that the head's share of the weights is the published one.
+EVA_WIDTHS = {
+    "vision_config": {"intermediate_size": 2048},
+    "qformer_config": {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+}
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {
     "qwen2_vl": (
         {
-            "vision": Vision(layers=32, hidden=432, heads=6),
-            "text": Text(layers=28, hidden=512, heads=4, kv_heads=2),
+            "vision": Vision(layers=32, hidden=448, heads=8),
+            "text": Text(layers=28, hidden=512, heads=8, kv_heads=2),
         },
-        151_936,
+        {
+            "vision_config": {"mlp_ratio": 4},
+            "text_config": {"intermediate_size": 2944, "vocab_size": 50_688},
+        },
     ),
     "blip2_opt": (
         {
             "vision": EVA,
-            "text": Text(layers=32, hidden=832, heads=8, kv_heads=8),
-            "queries": Queries(count=32, layers=12),
+            "text": Text(layers=32, hidden=896, heads=16, kv_heads=16),
+            "queries": QUERIES,
         },
-        50_304,
+        EVA_WIDTHS | {"text_config": {"ffn_dim": 3584, "vocab_size": 16_768}},
     ),
     "blip2_flan_t5": (
         {
             "vision": EVA,
             "text": Text(layers=24, hidden=704, heads=11, kv_heads=11),
-            "queries": Queries(count=32, layers=12),
+            "queries": QUERIES,
         },
-        32_128,
+        EVA_WIDTHS | {"text_config": {"d_ff": 1728, "vocab_size": 10_752}},
     ),
 }
 PUBLISHED = {
@@ -60,10 +71,17 @@ PUBLISHED = {
 def make(base: str, folder: Path) -> Path:
     """Write a base as the build stage does, untrained."""
     known = config.load().base[base]
-    parts, words = SHAPES[base]
+    parts, widths = SHAPES[base]
     spec = known.model.model_copy(update={"image_size": SIDE, **parts})
-    model, processor = families.load(known.family).build(spec, corpus(spec, 1), 1)
-    model.resize_token_embeddings(words, mean_resizing=False)
+    small, processor = families.load(known.family).build(spec, corpus(spec, 1), 1)
+    for part, values in widths.items():
+        for key, value in values.items():
+            setattr(getattr(small.config, part), key, value)
+    torch.manual_seed(1)
+    model = type(small)(small.config)
+    model.generation_config = small.generation_config
+    if hasattr(model, "query_tokens"):
+        nn.init.normal_(model.query_tokens, std=0.5)  # as in src/families/blip2.py
     save(model, processor, folder)
     return folder
 

@@ -4,7 +4,8 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.errors import UserError
-from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, whole
+from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_file, whole
 
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {
@@ -65,23 +66,40 @@ def _from_csv(path: Path, images: Path) -> list[Row]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
-    names = {"question": "question", "answer": "reference"}
-    if {"videoid", "page_dir"} <= set(table.columns):
-        table["video_name"] = table["page_dir"] + "/" + table["videoid"] + ".mp4"
-        names = {"question": "question", "name": "reference"}
-    column = next((c for c in ("image_name", "video_name") if c in table), None)
+    given = list(table.columns)
+    table.columns = table.columns.str.strip().str.lower()
+    column = next((c for c in ("image_name", "video_name", "videoid") if c in table), None)
     if column is None:
         raise UserError(
-            f"{path}: has no column image_name or video_name, but {', '.join(table.columns)}; "
+            f"{path}: has no column image_name, video_name or videoid, but {', '.join(given)}; "
             "it needs one, and may have question and answer"
         )
-    named = table[column].str.replace("\\", "/", regex=False)
-    # A row that names no file is an error of that row, not the folder's.
-    rows = pd.DataFrame({"image": [str(images / name) if name else "" for name in named]})
-    for column, name in names.items():
-        if column in table:
-            rows[name] = table[column]
-    return rows.to_dict("records")
+    listed = table.apply(lambda column: column.str.strip()).to_dict("records")
+    reference = "name" if column == "videoid" else "answer"
+    names = {"question": "question", reference: "reference"}
+    return [
+        {"image": _place(row, column, images)}
+        | {ours: row[theirs] for theirs, ours in names.items() if theirs in table}
+        for row in listed
+    ]
+
+
+def _place(row: Row, column: str, images: Path) -> str:
+    """The file of a row: where it is, or where it would be first looked for."""
+    name = row[column].replace("\\", "/")
+    if not name:
+        return ""  # an error of that row, not the folder's
+    if column != "videoid":
+        return str(_there([images / name, images / "images" / name, images / "videos" / name]))
+    # As src/readers/webvid.py looks for it.
+    pages = row.get("page_dir", "").replace("\\", "/")
+    tops = [images / "videos" / pages, images / pages, images / "videos"]
+    suffixes = sorted(VIDEO_SUFFIXES, key=lambda suffix: (suffix != ".mp4", suffix))
+    return str(_there([top / f"{name}{suffix}" for top in tops for suffix in suffixes]))
+
+
+def _there(paths: Sequence[Path]) -> Path:
+    return next((path for path in paths if is_file(path)), paths[0])
 
 
 def run(
@@ -100,8 +118,8 @@ def run(
     Rows are kept in a file beside the output as they come, so that a run that was stopped goes on.
 
     Raises:
-        UserError: the output is there already or has no known ending, or the kept rows are of
-            other pictures or another model.
+        UserError: the output is there already, has no known ending or cannot be written, or the
+            kept rows are of other files, another model or other settings.
     """
     if output.suffix.lower() not in WRITERS:
         raise UserError(f"{output}: must end in {', '.join(WRITERS)}")
@@ -110,15 +128,16 @@ def run(
     # Only here: reading the inputs should fail before a model is loaded.
     from src.inference.tuned import load
 
-    kept = output.with_name(f".{output.name}.part")
-    try:
+    # Not the name of what `whole` writes, which begins by removing it.
+    kept = output.with_name(f".{output.name}.answers")
+    with _to_be_written(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _resume(kept, _fingerprint(inputs, recipe, adapter, base, generation))
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
+    model = load(recipe, adapter, base, generation)
+    model.check([row["question"] for row in inputs])
+    asked = hashlib.sha256(json.dumps([*inputs, base, model.digest()]).encode()).hexdigest()
+    with _to_be_written(output):
+        done = _resume(kept, json.dumps({"run": asked}) + "\n")
     if done < len(inputs):
-        model = load(recipe, adapter, base, generation)
-        model.check([row["question"] for row in inputs])
         block = max(batch_size, BLOCK // batch_size * batch_size)
         with (
             kept.open("a", encoding="utf-8") as file,
@@ -137,7 +156,7 @@ def run(
                 bar.update(len(part))
     rows = [json.loads(line) for line in _lines(kept)[1:]]
     frame = pd.DataFrame(rows)
-    with whole(output) as beside:
+    with _to_be_written(output), whole(output) as beside:
         WRITERS[output.suffix.lower()](frame, beside)
     kept.unlink(missing_ok=True)
     return {
@@ -147,36 +166,33 @@ def run(
     }
 
 
-def _fingerprint(
-    inputs: Sequence[Row],
-    recipe: str,
-    adapter: str | None,
-    base: str | None,
-    generation: Mapping[str, Any],
-) -> str:
-    """What the answers of a run hang on, in one line."""
-    digest = hashlib.sha256(json.dumps([inputs, recipe, adapter, base, {**generation}]).encode())
-    for file in sorted(Path(adapter or f"models/adapters/{recipe}").glob("adapter_model.*")):
-        digest.update(file.read_bytes())
-    return json.dumps({"run": digest.hexdigest()}) + "\n"
+@contextmanager
+def _to_be_written(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
 
 
 def _lines(path: Path) -> list[str]:
-    # Not splitlines, which also ends a line within a text that holds some other separator.
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    # Not splitlines, which also ends a line within a text that holds some other separator. What
+    # follows the last line end may be half a character.
+    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def _resume(kept: Path, fingerprint: str) -> int:
-    """How many rows an earlier run has answered; begins the file where there is none.
+    """How many rows an earlier run has answered; begins the file where there is none of any row.
 
     A killed run may have left half of its last line, which is cut off.
     """
-    if not kept.is_file():
-        kept.write_text(fingerprint, encoding="utf-8")
-        return 0
-    lines = [f"{line}\n" for line in _lines(kept)]
-    if lines[:1] != [fingerprint]:
-        raise UserError(f"{kept}: holds answers of another run; finish that one or remove the file")
+    lines = [f"{line}\n" for line in _lines(kept)] if kept.is_file() else []
+    if len(lines) < 2:
+        lines = [fingerprint]
+    if lines[0] != fingerprint:
+        raise UserError(
+            f"{kept}: holds {len(lines) - 1} answers to other files or questions, or of another "
+            "model or settings; finish that run or remove the file"
+        )
     with whole(kept) as beside:
         beside.write_text("".join(lines), encoding="utf-8")
     return len(lines) - 1

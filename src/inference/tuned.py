@@ -1,6 +1,8 @@
 """A tuned model that answers about files of pictures or videos."""
 
+import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
-from peft import PeftModel
+import torch
+from peft import PeftModel, get_peft_model_state_dict
 from PIL import Image
 from pydantic import ValidationError
 
@@ -73,7 +76,7 @@ class Tuned:
             elif needed and not question:
                 row["error"] = "no question"
             else:
-                usable.append((row, _record(len(rows), question, stored)))
+                usable.append((row, _record(f"{file} {question or ''}", question, stored)))
         for start in range(0, len(usable), batch_size):
             self._answer(usable[start : start + batch_size], batch_size)
         return pd.DataFrame(rows)
@@ -86,6 +89,17 @@ class Tuned:
         """
         if self._needs_question() and not any(questions):
             raise UserError(f"the recipe {self.recipe.name} needs a question about each file")
+
+    def digest(self) -> str:
+        """SHA-256 of what its answers hang on: weights of the adapter, labels, sizes, recipe."""
+        recipe = self.recipe.model_dump(exclude={"train"})
+        known = [recipe, self.collator.task.choices, self.image_size, self.frames]
+        found = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        weights = get_peft_model_state_dict(self.model)
+        for name in sorted(weights):
+            found.update(name.encode())
+            found.update(weights[name].cpu().flatten().view(torch.uint8).numpy())
+        return found.hexdigest()
 
     def _needs_question(self) -> bool:
         return bool({"question", "hypothesis"} & set(self.collator.task.PLACEHOLDERS))
@@ -153,18 +167,18 @@ def load(
     return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size, frames)
 
 
-def _record(number: int, question: str | None, stored: Stored) -> dict[str, Any]:
-    """A picture or video as a row of a split."""
+def _record(identity: str, question: str | None, stored: Stored) -> dict[str, Any]:
+    """A picture or video as a row of a split; a sampled answer hangs on its identity."""
     images = [Image.open(io.BytesIO(frame)) for frame in stored.frames]
     single = len(images) == 1
     return {
-        "id": str(number),
+        "id": identity,
         "image": images[0] if single else None,
         "video": None if single else images,
         "question": question,
         "answers": [],
         "label": None,
-        "group": str(number),
+        "group": identity,
         "kind": None,
         "subgroup": None,
         "width": stored.width,

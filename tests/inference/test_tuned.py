@@ -13,6 +13,7 @@ import pytest
 from src.errors import UserError
 from src.inference import batch
 from src.inference.tuned import Tuned, load
+from src.overrides import override
 from src.training.run import save_adapter
 from tests.conftest import LABELS, ROOT, Architecture
 
@@ -150,6 +151,25 @@ class TestInputs(Once):
         )
         assert list(found["error"]) == ["no question", ""]
 
+    def test_a_table_of_webvid_names_videos_wherever_its_reader_looks_for_them(self, tmp_path):
+        places = ("videos/007/1.mp4", "008/2.webm", "videos/3.avi", "4.mkv")
+        for place in places:
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_bytes(b"")
+        lines = [
+            "VideoID,name,page_dir",
+            "1,One,007",
+            "2,Two,008",
+            "3,Three,",
+            "4,Four,",
+            "5,Five,",
+        ]
+        (tmp_path / "table.csv").write_text("\n".join(lines))
+        found = batch.read_inputs(str(tmp_path / "table.csv"), None, None)
+        expected = [*places, "videos/5.mp4"]
+        assert [row["image"] for row in found] == [str(tmp_path / place) for place in expected]
+        assert [row["reference"] for row in found] == ["One", "Two", "Three", "Four", "Five"]
+
     def test_a_glob_takes_what_it_names(self, here):
         found = batch.read_inputs("mine/**/[45].png", None, QUESTION)
         assert [row["image"] for row in found] == ["mine/more/4.png", "mine/more/5.png"]
@@ -209,7 +229,7 @@ class TestResuming(Once):
         self, here, architecture, tmp_path, monkeypatch
     ):
         whole = predict(architecture, tmp_path / "whole.jsonl")
-        kept = tmp_path / ".out.jsonl.part"
+        kept = tmp_path / ".out.jsonl.answers"
         monkeypatch.setattr(batch, "BLOCK", 4)
         asked_again = []
 
@@ -226,18 +246,71 @@ class TestResuming(Once):
         with pytest.raises(KeyboardInterrupt):
             predict(architecture, tmp_path / "out.jsonl")
         with kept.open("a") as file:
-            file.write('{"image": "mine/more/4.png", "answ')
+            file.write('{"image": "mine/more/4.png", "answer": "caf\u00e9')
+        with kept.open("rb+") as file:
+            file.truncate(kept.stat().st_size - 1)  # half of the last character
         resumed = predict(architecture, tmp_path / "out.jsonl")
         assert asked_again == [4, 3, 3]
         pd.testing.assert_frame_equal(resumed, whole)
         assert not kept.exists()
 
     def test_answers_of_other_pictures_are_not_gone_on_with(self, here, architecture, tmp_path):
-        kept = tmp_path / ".out.csv.part"
-        kept.write_text(json.dumps({"run": "another"}) + "\n")
-        with pytest.raises(UserError, match="holds answers of another run"):
+        kept = tmp_path / ".out.csv.answers"
+        kept.write_text(json.dumps({"run": "another"}) + "\n{}\n")
+        with pytest.raises(UserError, match="holds 1 answers to other files or questions"):
             predict(architecture, tmp_path / "out.csv")
         assert kept.exists()
+
+    def test_a_run_that_answered_nothing_stands_in_no_way(self, here, architecture, tmp_path):
+        (tmp_path / ".out.csv.answers").write_text(json.dumps({"run": "another"}) + "\n")
+        assert len(predict(architecture, tmp_path / "out.csv")) == 7
+
+    def test_other_settings_are_another_run(self, here, architecture, tmp_path, monkeypatch):
+        kept = tmp_path / ".out.jsonl.answers"
+        ask = Tuned.ask
+
+        def killed(self, rows, *rest):
+            if kept.read_text().count("\n") > 1:
+                raise KeyboardInterrupt
+            return ask(self, rows, *rest)
+
+        monkeypatch.setattr(batch, "BLOCK", 4)
+        monkeypatch.setattr(Tuned, "ask", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(architecture, tmp_path / "out.jsonl")
+        monkeypatch.setattr(Tuned, "ask", ask)
+        text = (here / "params.yaml").read_text()
+        try:
+            override(here / "params.yaml", {"recipes.vqa_blip2.generation.max_new_tokens": 5})
+            with pytest.raises(UserError, match="holds 4 answers to other files"):
+                predict(architecture, tmp_path / "out.jsonl")
+        finally:
+            (here / "params.yaml").write_text(text)
+
+    def test_a_table_that_cannot_be_written_leaves_the_answers(
+        self, here, architecture, tmp_path, monkeypatch
+    ):
+        def full(frame, path):
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setitem(batch.WRITERS, ".jsonl", full)
+        with pytest.raises(UserError, match="cannot be written: No space left"):
+            predict(architecture, tmp_path / "out.jsonl")
+        monkeypatch.undo()
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(Tuned, "ask", None)
+        assert len(predict(architecture, tmp_path / "out.jsonl")) == 7
+
+    def test_a_sampled_answer_hangs_on_its_file_and_not_on_its_place(
+        self, here, architecture, tmp_path
+    ):
+        hot = load(architecture.recipe.name, generation={"temperature": 20.0})
+        first = hot.ask(["mine/0.png", "mine/1.png"], QUESTION)["answer"]
+        again = hot.ask(["mine/1.png", "mine/0.png", "mine/0.png"], QUESTION)["answer"]
+        assert list(again) == [first[1], first[0], first[0]]
+        shutil.copy("mine/0.png", tmp_path / "copy.png")
+        assert hot.ask([tmp_path / "copy.png"], QUESTION)["answer"][0] != first[0]
 
     def test_the_command_says_what_it_did(self, here, tmp_path):
         done = subprocess.run(

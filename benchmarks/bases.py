@@ -25,6 +25,7 @@ SIDE = 224  # of a picture, in pixels
 FRAMES = 8  # of a video
 LABELS = ["Natural", "Anger", "Fear", "Joy", "Sadness", "Surprise"]
 QUESTION = "What emotion does the face in the picture show? Answer with one word."
+TEMPLATES = ["system\nYou are a helpful assistant.", "user\n", "assistant\n", "Question: Answer:"]
 EVA = Vision(layers=39, hidden=448, heads=8)
 QUERIES = Queries(count=32, layers=12)
 # By base: its parts, and what the small bases of the pipeline have otherwise. A third of its words
@@ -72,8 +73,11 @@ def make(base: str, folder: Path) -> Path:
     """Write a base as the build stage does, untrained."""
     known = config.load().base[base]
     parts, widths = SHAPES[base]
-    spec = known.model.model_copy(update={"image_size": SIDE, **parts})
-    small, processor = families.load(known.family).build(spec, corpus(spec, 1), 1)
+    spec = known.model.model_copy(update={"image_size": SIDE, "vocabulary": 1000, **parts})
+    # So often that each of their words is a token, as in the published vocabulary: a prompt has as
+    # many tokens as there.
+    words = [*corpus(spec, 1), *[QUESTION, *LABELS, *TEMPLATES] * 10_000]
+    small, processor = families.load(known.family).build(spec, words, 1)
     for part, values in widths.items():
         for key, value in values.items():
             setattr(getattr(small.config, part), key, value)

@@ -30,6 +30,24 @@ class StopOnBadLoss(TrainerCallback):
             )
 
 
+class LogBeforeCheckpoint(TrainerCallback):
+    """Log wherever a checkpoint may be written.
+
+    A logged loss is the mean since the last one, and what a resumed run adds to begins at nothing:
+    a mean that spanned a checkpoint would be of its later part alone.
+    """
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Before the trainer logs, evaluates and saves, in this order."""
+        control.should_log |= control.should_evaluate or control.should_save
+
+
 class TellEpoch(TrainerCallback):
     """Tell the sampler, and a pool of prompts if there is one, which epoch it is.
 

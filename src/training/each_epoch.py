@@ -67,10 +67,11 @@ class AnswerEachEpoch(TrainerCallback):
                 self.seed,
             )
             model.train(was_training)
-        if not is_first():
-            return
-        measure = metrics.load(self.recipe.task)
-        numbers = measure.summarise(frame, self.labels, self.evaluate, self.seed)
+            if not is_first():
+                return
+            # In here too: what scores texts may draw the weights that its checkpoint lacks.
+            measure = metrics.load(self.recipe.task)
+            numbers = measure.summarise(frame, self.labels, self.evaluate, self.seed)
         shown = {k: v for k, v in numbers.items() if isinstance(v, int | float)}
         self.rows.append({"epoch": round(state.epoch, 2)} | shown)
         table = pd.DataFrame(self.rows).set_index("epoch").T

@@ -113,18 +113,14 @@ class JointLoss(AnswerLoss):
         classes = inputs["class_labels"]
         if self._right is not None:
             self._note(said.class_logits.argmax(1) == classes)
-        class_loss = self._class_loss(said.class_logits, classes)
-        if self._right is None and num_items_in_batch is not None:
-            class_loss = class_loss / self.filled
+        real = (classes != IGNORED).sum().clamp(min=1)
+        count = real if self._right is not None or num_items_in_batch is None else self.own
+        class_loss = functional.cross_entropy(
+            said.class_logits, classes, ignore_index=IGNORED, reduction="sum"
+        )
         text_loss = self._text_loss(said, num_items_in_batch)
-        loss = self.class_weight * class_loss + (1 - self.class_weight) * text_loss
+        loss = self.class_weight * class_loss / count + (1 - self.class_weight) * text_loss
         return (loss, {}) if return_outputs else loss
-
-    @staticmethod
-    def _class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        if (classes == IGNORED).all():
-            return 0 * logits.sum()  # the mean over none is no number
-        return functional.cross_entropy(logits, classes, ignore_index=IGNORED)
 
 
 def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:

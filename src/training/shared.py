@@ -72,7 +72,7 @@ class EvenShares:
     with examples from its beginning. Those lose their labels here, so that no loss hangs on them.
     """
 
-    filled = 0.0  # batches a process with an example of their own, in this step, on the average
+    own = 0.0  # examples a process in this step, on the average, without what fills batches up
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -81,8 +81,8 @@ class EvenShares:
         examples = len(self.train_dataset)
         batches = (self.unrepeated(batch, examples) for batch in epoch_iterator)
         samples, items = super().get_batch_samples(batches, num_batches, device)
-        own = sum(bool((batch["labels"] != IGNORED).any()) for batch in samples)
-        self.filled = self.accelerator.reduce(torch.tensor(float(own), device=device), "mean")
+        own = sum(int((batch["labels"] != IGNORED).any(1).sum()) for batch in samples)
+        self.own = self.accelerator.reduce(torch.tensor(float(own), device=device), "mean")
         return samples, items
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

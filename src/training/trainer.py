@@ -20,7 +20,7 @@ from src.errors import UserError
 from src.models import language_model
 from src.processes import number
 from src.schema import Training
-from src.training.callbacks import StopOnBadLoss, TellEpoch
+from src.training.callbacks import LogBeforeCheckpoint, StopOnBadLoss, TellEpoch
 from src.training.collator import Collator, without_media
 from src.training.losses import AnswerLoss, JointLoss
 from src.training.shared import accumulation, sharded, sharding
@@ -110,7 +110,7 @@ def fit(
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=collator.processor,
-        callbacks=[StopOnBadLoss(), TellEpoch(collator.pool), *callbacks],
+        callbacks=[StopOnBadLoss(), LogBeforeCheckpoint(), TellEpoch(collator.pool), *callbacks],
     )
     trainer.eval_collator, trainer.lengths = eval_collator, lengths
     if class_weight is not None:

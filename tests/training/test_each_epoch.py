@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset, Features, Image, Value
 
 from src import models, tasks
+from src.metrics import entail_explain
 from src.training import trainer
 from src.training.each_epoch import AnswerEachEpoch
 from src.training.load import collator_of
@@ -89,6 +90,23 @@ def test_each_epoch_is_measured_logged_and_printed(run, records, capsys):
 
 def test_what_is_measured_changes_no_weight(run, records):
     (_, without, _), (_, measured, _) = run("a", None), run("b", records.select(range(6)))
+    for name, parameter in without.items():
+        assert torch.equal(parameter, measured[name]), name
+
+
+def test_what_measuring_draws_changes_no_weight(run, records, monkeypatch):
+    """As the scorer of texts does whose checkpoint lacks a layer."""
+    _, without, _ = run("a", None)
+    summarise = entail_explain.summarise
+    draws = []
+
+    def drawing(*given):
+        draws.append(torch.rand(3))
+        return summarise(*given)
+
+    monkeypatch.setattr(entail_explain, "summarise", drawing)
+    _, measured, _ = run("b", records.select(range(6)))
+    assert len(draws) == 2
     for name, parameter in without.items():
         assert torch.equal(parameter, measured[name]), name
 

@@ -254,6 +254,24 @@ def test_what_was_paged_when_it_was_written_is_not_when_it_is_read(
     assert digests[0] == digests[1]
 
 
+def test_a_resumed_run_logs_the_losses_of_a_whole_one(
+    base, recipe, collator, records, settings, tmp_path
+):
+    def run(folder, *callbacks):
+        torch.manual_seed(0)
+        model = adapter(base, recipe)
+        asked = trainer.arguments(settings, folder, model, seed=1)
+        asked.max_steps, asked.logging_steps, asked.eval_steps, asked.save_steps = 8, 3, 4, 4
+        log = trainer.fit(model, collator, records, records, asked, callbacks=callbacks)
+        return [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+
+    whole = run(tmp_path / "whole")
+    assert [step for step, _ in whole] == [3, 4, 6, 8]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", Stop(4))
+    assert run(tmp_path / "killed") == whole
+
+
 def test_a_list_of_examples_will_do(base, recipe, collator, records, settings, tmp_path):
     # As the build stage has them.
     model = adapter(base, recipe)

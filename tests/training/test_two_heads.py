@@ -1,5 +1,6 @@
 import copy
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,6 +134,20 @@ def test_the_loss_is_the_weighted_sum_of_both(base, recipe, collator, records, w
         batch["class_labels"],
     )
     torch.testing.assert_close(found, weight * classes + (1 - weight) * text)
+
+
+def test_an_example_of_a_step_weighs_the_same_in_whatever_batch_it_comes(
+    base, recipe, collator, records
+):
+    model = two_heads(base, recipe).eval()
+    step = losses.JointLoss()
+    step.accelerator = SimpleNamespace(num_processes=1)
+    step.own = torch.tensor(5.0)
+    batches = [collator([records[i] for i in part]) for part in ((0, 1, 2, 3), (4,))]
+    tokens = sum((batch["labels"] != IGNORED).sum() for batch in batches)
+    found = sum(step.compute_loss(model, batch, num_items_in_batch=tokens) for batch in batches)
+    together = collator([records[i] for i in range(5)])
+    torch.testing.assert_close(found, losses.JointLoss().compute_loss(model, together))
 
 
 def test_both_heads_learn_and_survive_saving_and_loading(

@@ -2,7 +2,7 @@
 
 A store is a folder: `features.arrow`, one row a distinct picture or video in Arrow's file format,
 which is mapped from the disk and not read; and `features.json`, which row belongs to which record,
-or nothing where a recipe reads pixels.
+and what the features hang on; or nothing where a recipe reads pixels.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,9 @@ import torch
 from datasets import Dataset
 
 from src.errors import UserError
-from src.files import read_json, write_json
-from src.records import read_split
+from src.files import digest, read_json, write_json
+from src.records import SPLITS, read_split
+from src.schema import Recipe
 
 ROWS = "features.arrow"
 INDEX = "features.json"
@@ -47,10 +48,22 @@ class Features:
         return torch.frombuffer(memoryview(stored), dtype=self.dtype).view(self.shape)
 
 
+def key(recipe: Recipe) -> dict[str, str]:
+    """What the features of a recipe hang on: precision, and digests of its base and of each split.
+
+    The base's folder holds its weights and processor, or the commit of the Hub that has them.
+    """
+    prepared = Path("data/prepared") / recipe.data
+    splits = {f"{split} split": digest(prepared / f"{split}.parquet") for split in SPLITS}
+    base = digest(Path("models/base") / recipe.base)
+    return {"precision": recipe.precision, "base": base} | splits
+
+
 def write(folder: Path, blocks: Iterable[torch.Tensor], known: dict[str, Any]) -> None:
     """Write a store to a new folder, some features of (rows, tokens, width) at a time.
 
-    The same features give the same bytes. `known` are `medium`, `frames`, `size` and `splits`.
+    The same features give the same bytes. `known` are `medium`, `frames`, `size` and `splits`, and
+    `key` where there is a recipe.
     """
     folder.mkdir(parents=True)
     blocks = iter(blocks)
@@ -74,11 +87,12 @@ def write(folder: Path, blocks: Iterable[torch.Tensor], known: dict[str, Any]) -
     write_json(folder / INDEX, {"shape": shape, "dtype": dtype} | known)
 
 
-def opened(folder: Path) -> Features | None:
+def opened(folder: Path, recipe: Recipe | None = None) -> Features | None:
     """The store that the encode stage left; None where the recipe reads pictures as they are.
 
     Raises:
-        UserError: it is not there, or is no store.
+        UserError: it is not there, is no store, or holds features of something other than what the
+            recipe has by now.
     """
     try:
         known = read_json(folder / INDEX)
@@ -88,6 +102,13 @@ def opened(folder: Path) -> Features | None:
         ) from None
     if not known:
         return None
+    made_of = known.pop("key", {})
+    for part, value in key(recipe).items() if recipe else ():
+        if made_of.get(part) != value:
+            raise UserError(
+                f"{folder}: holds features of another {part}; make them anew with "
+                f"`dvc repro encode@{folder.name}`"
+            )
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(folder / ROWS)))
         blocks = tuple(reader.get_batch(i) for i in range(reader.num_record_batches))

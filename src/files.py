@@ -1,5 +1,6 @@
 """Whole files or none: written beside their place, then renamed."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -38,6 +39,16 @@ def whole(path: Path) -> Iterator[Path]:
         beside.rename(path)
     finally:
         _remove(beside)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder; hexadecimal."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = (f"{file.relative_to(path)} {digest(file)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Any) -> None:

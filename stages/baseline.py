@@ -19,7 +19,7 @@ from src.training.load import check_records
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
     check_records(chosen)
-    features = opened(Path("data/features") / chosen.name)
+    features = opened(Path("data/features") / chosen.name, chosen)
     base = Path("models/base") / chosen.base
     model = load_base(base, chosen, vision=features is None)
     frame = predict(model, chosen, params.evaluate.batch_size, params.seed, features)

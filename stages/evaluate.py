@@ -19,7 +19,7 @@ from src.schema import Params, Recipe
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
     adapter = Path("models/adapters") / chosen.name
-    features = opened(Path("data/features") / chosen.name)
+    features = opened(Path("data/features") / chosen.name, chosen)
     model = load_tuned(Path("models/base") / chosen.base, adapter, chosen, vision=features is None)
     tuned = predict(model, chosen, params.evaluate.batch_size, params.seed, features)
     if not is_first():

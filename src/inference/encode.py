@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from src import families
 from src.errors import UserError
-from src.features import write
+from src.features import key, write
 from src.files import whole
 from src.inference.generate import to_device
 from src.models import load_base, load_processor
@@ -50,6 +50,7 @@ def run(recipe: Recipe, place: Path) -> None:
     first = next(found)
     _announce(place, len(firsts), first, recipe.name)
     known = {"medium": shown.medium, "frames": shown.frames, "size": shown.size, "splits": rows}
+    known |= {"key": key(recipe)}
     with whole(place) as beside:
         write(beside, chain([first], found), known)
 
@@ -117,7 +118,9 @@ def _announce(place: Path, count: int, first: torch.Tensor, name: str) -> None:
     _, tokens, width = first.shape
     kind = str(first.dtype).removeprefix("torch.")
     typer.echo(
-        f"{count:,} distinct, each {tokens} x {width} in {kind}: {needed / 1e6:,.0f} MB", err=True
+        f"{count:,} distinct, each {tokens} x {width} in {kind}: {needed / 1e6:,.0f} MB, and as "
+        "much again in DVC's cache where its disk makes no links",
+        err=True,
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place.parent).free

@@ -1,6 +1,5 @@
 """Publishing to Kaggle Models: a model, of it a variation for each recipe, of that versions."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,7 +12,7 @@ import requests
 from huggingface_hub import ModelCard
 
 from src.errors import UserError
-from src.files import write_json
+from src.files import digest, write_json
 from src.publishing.bundle import CARD, Target
 from src.publishing.trained import Trained
 from src.sources.kaggle_client import TOKEN, client, status, token_fault
@@ -92,16 +91,6 @@ def push(folder: Path, trained: Trained, target: Target) -> str | None:
         write_json(described, described_values | {"overview": overview})
         _done(api.model_instance_update(str(folder)))
     return f"{PAGE}/{place}"
-
-
-def digest(folder: Path) -> str:
-    """A digest of the names and contents of all files below a folder."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return total.hexdigest()
 
 
 def _model(target: Target, card: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import set_seed
 
 from src.features import opened, shown
-from src.files import whole, write_json
+from src.files import digest, whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
 from src.records import read_labels
@@ -37,12 +37,12 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     seed = seed if recipe.train.seed is None else recipe.train.seed
     base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [prepared / "train.parquet", prepared / "validation.parquet"]
-    stored = Path("data/features") / recipe.name
-    files = [path for folder in (base, stored) for path in folder.rglob("*") if path.is_file()]
-    checkpoints = checkpoint_folder(recipe, seed, [*splits, *files])
+    features = opened(Path("data/features") / recipe.name, recipe)
+    # Features hang on these files alone.
+    inputs = [*splits, *(path for path in base.rglob("*") if path.is_file())]
+    checkpoints = checkpoint_folder(recipe, seed, inputs)
     set_seed(seed)
     labels, head = read_labels(recipe.data), recipe.classifier
-    features = opened(stored)
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
     model = add_lora(model, recipe.lora)
     train_set, validation_set = (shown(path, features) for path in splits)
@@ -101,15 +101,15 @@ def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path
     """Where this very run keeps its checkpoints: outside of the workspace that DVC cleans.
 
     Its name holds a digest of parameters, inputs and code, so that a run never goes on from
-    another's checkpoint. The number of processes has no part in it: it changes no loss.
+    another's checkpoint. The number of processes has no part in it: it changes no loss but by
+    dropout.
     """
     known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
-    digest = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
     for path in [*sorted(inputs), *sorted(Path("src").rglob("*.py"))]:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        found.update(digest(path).encode())
     root = Path(os.environ.get("DVC_ROOT", "."))
-    return root / ".checkpoints" / f"{recipe.name}-{digest.hexdigest()[:16]}"
+    return root / ".checkpoints" / f"{recipe.name}-{found.hexdigest()[:16]}"
 
 
 def write_curve(log: list[dict[str, float]], path: Path) -> None:

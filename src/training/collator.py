@@ -67,6 +67,9 @@ class Collator:
         self.family = family
         self.task = task
         self.answers = answers
+        # Kept, so that no epoch and none of its workers does it again.
+        self._prompts: dict[tuple[str | None, str, str], str] = {}
+        self._answers: dict[str, list[int]] = {}
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Inputs of (batch, sequence); `labels` are -100 but for the answer and its end token.
@@ -99,6 +102,11 @@ class Collator:
 
         SentencePiece writes a text that stands alone with another first token.
         """
+        if text not in self._answers:
+            self._answers[text] = self._tokens_of(text)
+        return self._answers[text]
+
+    def _tokens_of(self, text: str) -> list[int]:
         lead = "" if self.encoder_decoder else self.family.LEAD
         before, both = (
             self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
@@ -125,8 +133,10 @@ class Collator:
         """
         task = task or (self.pool(record) if self.pool else self.task)
         medium = medium or self.medium(record)
-        question = task.question(record)
-        return rendered(self.family, self.processor, task.system, question, medium)
+        asked = task.system, task.question(record), medium
+        if asked not in self._prompts:
+            self._prompts[asked] = rendered(self.family, self.processor, *asked)
+        return self._prompts[asked]
 
     def lengths(self, records: Sequence[Mapping[str, Any]]) -> list[int]:
         """Tokens of each record's prompt with its picture or video, of the longest of a pool."""
@@ -142,7 +152,6 @@ class Collator:
         def tokens(record: Mapping[str, Any], task: Any) -> int:
             prompt = self.prompt(record, task, medium)
             if self.tokenized:
-                # Kept, so that no epoch and none of its workers does it again.
                 return len(self.tokenized.ids(prompt))
             return self._visual + len(self.tokenizer(prompt)["input_ids"])
 

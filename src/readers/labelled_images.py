@@ -60,7 +60,7 @@ def _from_folders(
         names = ", ".join(sorted({c.name for c in classes})) or "none"
         raise UserError(
             f"{top}: no folder is named after a class; it has the folders {names}; "
-            f"correct data.{data.name}.labels in params.yaml"
+            f"correct data.{data.name}.labels in params.yaml{_unused(top)}"
         )
     for path, split in classes.items():
         files = list(_files(path))
@@ -83,7 +83,7 @@ def _from_lists(
         for path, listed in lists.items()
         for number, row in enumerate(listed, start=1)
     ]
-    found = [label for *_, row in entries if isinstance(label := _first(row, LABEL_KEYS), str)]
+    found = [label for *_, row in entries if (label := _label(row)) is not None]
     labels = _by_lower_case(data.labels or found)
     if not any(label.lower() in labels for label in found):
         names = ", ".join(sorted(set(found))[:20]) or "none"
@@ -99,7 +99,7 @@ def _from_lists(
 def _from_row(
     row: Any, listed: str, path: Path, folder: Path, labels: dict[str, str], regions: Regions
 ) -> Raw | Rejected:
-    image, label = _first(row, IMAGE_KEYS), _first(row, LABEL_KEYS)
+    image, label = _first(row, IMAGE_KEYS), _label(row)
     if not isinstance(image, str) or not image:
         return Rejected(listed, "no image named")
     # Lexical, not resolved: DVC may have checked the files out as links to its cache.
@@ -108,8 +108,8 @@ def _from_row(
         return Rejected(listed, f"outside the data's folder: {image}")
     if not is_file(file):
         return Rejected(listed, f"no such file: {image}")
-    if not isinstance(label, str) or label.lower() not in labels:
-        return Rejected(listed, f"none of the classes: {label}")
+    if label is None or label.lower() not in labels:
+        return Rejected(listed, f"none of the classes: {_first(row, LABEL_KEYS)}")
     split, group = row.get("split"), row.get("group")
     named = path.stem.lower() if split is None else str(split).lower()
     if split is not None and named not in SPLITS:
@@ -146,6 +146,27 @@ def _by_lower_case(labels: Iterable[str]) -> dict[str, str]:
 
 def _first(row: Any, keys: tuple[str, ...]) -> Any:
     return next((row[k] for k in keys if k in row), None) if isinstance(row, dict) else None
+
+
+def _label(row: Any) -> str | None:
+    """The class that a row names, by a text or a whole number."""
+    label = _first(row, LABEL_KEYS)
+    return str(label) if isinstance(label, str | int) and not isinstance(label, bool) else None
+
+
+def _unused(folder: Path) -> str:
+    """What to do about tables and lists that were not taken for lists of pictures."""
+    listed = [
+        path.name
+        for path in _visible(folder)
+        if path.suffix.lower() in (".json", ".jsonl", ".csv") and path.name != "regions.csv"
+    ]
+    if not listed:
+        return ""
+    return (
+        f"; {', '.join(listed)} is no list of them, which is a .json of rows with one of "
+        f"{', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}"
+    )
 
 
 def _top(folder: Path, labels: Collection[str]) -> Path:

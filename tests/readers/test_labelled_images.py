@@ -187,6 +187,26 @@ def test_a_list_of_other_classes_alone_is_an_error(tmp_path: Path, data: Data) -
         list(read(tmp_path, data))
 
 
+def test_a_list_by_other_names_is_told_how_to_be_one(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "images/1.jpg")
+    write_list(tmp_path / "rows.json", [{"file_name": "images/1.jpg", "label": "joy"}])
+    (tmp_path / "labels.csv").write_text("image,label\nimages/1.jpg,joy\n")
+    told = (
+        r"labels\.csv, rows\.json is no list of them, .* one of image, image_path, path and one of"
+    )
+    with pytest.raises(UserError, match=told):
+        list(read(tmp_path, data))
+
+
+def test_whole_numbers_are_classes_too(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    rows = [("1.jpg", 0), ("2.jpg", 7), ("3.jpg", True)]
+    write_list(tmp_path / "list.json", [{"image": i, "label": label} for i, label in rows])
+    anything = data.model_copy(update={"labels": None})
+    assert found(tmp_path, anything) == {("1.jpg", "0", None), ("2.jpg", "7", None)}
+    assert rejected(tmp_path, anything) == {"list.json row 3": "none of the classes: True"}
+
+
 def test_a_malformed_list_is_an_error(tmp_path: Path, data: Data) -> None:
     (tmp_path / "list.json").write_text('[{"image": ')
     with pytest.raises(UserError, match=r"list\.json: is no JSON"):

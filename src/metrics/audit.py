@@ -99,7 +99,7 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
     named beforehand, and so do not mend the bias.
     """
     right, counted = _right(frame), _counted(frame, evaluate.audit_minimum)
-    drawn = groups_of(frame)
+    drawn, options = groups_of(frame), resampling(evaluate, seed)
     if not counted:
         return None
     scores = {name: _scores(right, groups.codes) for name, groups in counted.items()}
@@ -108,14 +108,7 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
     if best == worst:  # all are equal, and one group has no difference from itself
         worst = best + 1
     groups = counted[name]
-    two = np.isin(groups.codes, (best, worst))
-    low, high = percentiles(
-        _difference,
-        right[two],
-        groups.codes[two] == best,
-        groups=drawn[two],
-        **resampling(evaluate, seed),
-    )
+    low, high = _gap_bounds(right, groups.codes == best, groups.codes == worst, drawn, options)
     return {
         "value": float(np.ptp(scores[name])),
         "low": low,
@@ -125,6 +118,28 @@ def largest_gap(frame: pd.DataFrame, evaluate: Evaluate, seed: int) -> dict[str,
         "best": groups.categories[best],
         "worst": groups.categories[worst],
     }
+
+
+def _gap_bounds(
+    right: np.ndarray,
+    best: np.ndarray,
+    worst: np.ndarray,
+    drawn: np.ndarray,
+    options: dict[str, Any],
+) -> tuple[float, float]:
+    """Bounds of the difference of two groups, each of them booleans (n,).
+
+    Where every resample has the same one, as where all are right, it is that of the two groups'
+    own bounds, which is no narrower than it should be.
+    """
+    two = best | worst
+    low, high = percentiles(_difference, right[two], best[two], groups=drawn[two], **options)
+    if low < high:
+        return low, high
+    (low, high), (other_low, other_high) = (
+        interval(MEAN, right[own], groups=drawn[own], **options) for own in (best, worst)
+    )
+    return low - other_high, high - other_low
 
 
 def _chance(

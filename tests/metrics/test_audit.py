@@ -160,6 +160,14 @@ def test_equal_groups_have_no_gap_and_an_interval_around_none() -> None:
     assert gap["low"] < 0 < gap["high"]
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_are_right_or_none_a_gap_has_an_interval_all_the_same(right: bool) -> None:
+    frame = predictions(400, 5).assign(correct=right, kind=["yes", "yes", "no", "no"] * 100)
+    gap = largest_gap(frame[["correct", "kind"]], EVALUATE, 17)
+    assert gap["value"] == 0
+    assert -0.1 < gap["low"] < 0 < gap["high"] < 0.1
+
+
 def test_a_small_group_is_listed_and_does_not_count() -> None:
     frame = predictions(400, 5)
     frame.loc[:18, ["subgroup", "correct"]] = "rare", False

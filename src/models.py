@@ -10,7 +10,12 @@ import torch
 from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
@@ -260,15 +265,33 @@ def load_tuned(
 def read_recipe(adapter: str | Path) -> dict[str, Any] | None:
     """What an adapter was trained for: its `recipe`, `labels` and `image_size`.
 
-    None where nothing stands beside it, as with adapters that were trained elsewhere.
+    None where nothing stands beside it, as with adapters that were trained elsewhere, and where
+    there is no such adapter, which loading it then says.
+
+    Raises:
+        UserError: the Hub does not say whether something stands there.
     """
     if Path(adapter).is_dir():
         file = Path(adapter) / RECIPE
         return read_json(file) if file.is_file() else None
+    repo = str(adapter)
     try:
-        return read_json(Path(hf_hub_download(str(adapter), RECIPE)))
-    except (OSError, HTTPError, ValueError):
+        return read_json(Path(hf_hub_download(repo, RECIPE)))
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, HFValidationError):
         return None
+    except (OSError, HTTPError) as error:
+        if constants.HF_HUB_OFFLINE:
+            # As far as the cache knows: a missing file leaves a mark there.
+            places = [
+                try_to_load_from_cache(repo, name, constants.HF_HUB_CACHE)
+                for name in (RECIPE, "adapter_config.json")
+            ]
+            if places[0] is not None or places[1] is None:
+                return None
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"{repo}: the Hub does not say what it was trained for: {why}; start again"
+        ) from None
 
 
 def _reason(error: Exception) -> str:

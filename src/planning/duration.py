@@ -159,9 +159,9 @@ def reading_seconds(one: Work, examples: int, batch: int) -> float:
 def answering_seconds(
     one: Work, recipe: Recipe, lengths: Lengths, examples: int, batch: int
 ) -> float:
-    """Writing answers of the longest length, measuring them, and scoring classes where there are.
+    """Writing answers of the longest length, and scoring classes where there are.
 
-    With beams each text is read and written so many times.
+    With beams each text is read and written so many times; a second head reads it once more.
     """
     beams, batches = recipe.generation.num_beams, math.ceil(examples / batch)
     busy = batch * beams * one.token / (SHARE * CARD.rate)
@@ -169,4 +169,4 @@ def answering_seconds(
     writing = batches * recipe.generation.max_new_tokens * a_token
     read = reading_seconds(one, examples, batch)
     scored = lengths.labels * lengths.label * examples * one.token / (SHARE * CARD.rate)
-    return writing + read * (beams + 1 + bool(lengths.labels)) + scored
+    return writing + read * (beams + bool(recipe.classifier)) + scored

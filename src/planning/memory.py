@@ -10,7 +10,7 @@ Training, at its peak:
                   https://arxiv.org/abs/2110.02861); a paged one may leave it to the host
     activations   what autograd saves: see activations.py. With checkpointing, the input of each
                   layer (Chen et al. 2016, https://arxiv.org/abs/1604.06174)
-    at work       the larger of two that are never there at once:
+    workspace     the larger of two that are never there at once:
                   the layer whose backward pass runs: its activations, where they are recomputed,
                   three tensors of its widest projection, and one weight matrix out of 4-bit;
                   the logits of the answers' tokens (src/training/collator.py asks for no others):
@@ -18,8 +18,9 @@ Training, at its peak:
                   and 2 as the gradient that goes on
 
 Answering, at its peak, has no gradient: weights, adapter, the cache of keys and values, and the
-pass at work. The cache holds one key and one value a layer, a head and a token, for each of
-batch x beams texts, or for each example with all its classes where classes are scored.
+pass's workspace, in which the logits of all that is written stay until it ends. The cache holds one
+key and one value a layer, a head and a token, for each of batch x beams texts, or for each example
+with all its classes where classes are scored.
 
 Both have OVERHEAD and SLACK on top. The vision tower's pass is over before a peak, in training and
 in answering, and its memory is used again. `explain`, whose gradients go through the tower, is not
@@ -102,26 +103,38 @@ def answering(
 def _writing(
     made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, lengths: Lengths, batch: int
 ) -> tuple[int, int]:
-    """The cache of beam search and the larger of reading prompts and of measuring what was said."""
+    """The cache of beam search, and the larger of reading prompts and of the last word's logits.
+
+    By then those of all words before it are there too, for the likelihood of what was said.
+    """
     asked: Generation = recipe.generation
     rows, vocabulary = batch * asked.num_beams, configuration.get_text_config().vocab_size
     cache = cache_bytes(configuration, recipe, rows, lengths.prompt, asked.max_new_tokens)
     reading = 3 * _widest(made, rows * lengths.prompt, recipe) + made.widest
     saying = rows * vocabulary * ANSWERING_LOGIT
-    measuring = batch * asked.max_new_tokens * vocabulary * ANSWERING_LOGIT
-    return max((cache, reading + saying), (0, reading + measuring), key=sum)
+    said = said_bytes(configuration, recipe, batch)
+    return max((cache, reading + saying), (cache, said + saying), key=sum)
+
+
+def said_bytes(configuration: PreTrainedConfig, recipe: Recipe, batch: int) -> int:
+    """Logits in fp32 of all words of all beams."""
+    asked: Generation = recipe.generation
+    vocabulary = configuration.get_text_config().vocab_size
+    return 4 * batch * asked.num_beams * asked.max_new_tokens * vocabulary
 
 
 def _scoring(
     made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, lengths: Lengths, batch: int
 ) -> tuple[int, int]:
-    """A cache of prompts with the classes behind them, and the logits of the classes' tokens."""
+    """A cache of prompts with the classes behind them, and the logits of the classes' tokens.
+
+    Those of what was written before are there too.
+    """
     classes, vocabulary = lengths.labels * lengths.label, configuration.get_text_config().vocab_size
     repeated = lengths.labels if configuration.is_encoder_decoder else 1  # what an encoder made
     cache = repeated * cache_bytes(configuration, recipe, batch, lengths.prompt, classes)
     logits = batch * classes * vocabulary * ANSWERING_LOGIT
-    reading = 3 * _widest(made, batch * lengths.prompt, recipe) + made.widest
-    return cache, max(logits, reading)
+    return cache, logits + said_bytes(configuration, recipe, batch)
 
 
 def cache_bytes(

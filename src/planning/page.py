@@ -57,7 +57,7 @@ def _disk(plan: Plan) -> str:
 
 def _memory(memory: Memory, kept: str) -> str:
     parts = {"weights": memory.weights, "adapter": memory.adapter, kept: memory.kept}
-    parts |= {"at work": memory.working, "slack": memory.slack}
+    parts |= {"workspace": memory.working, "fragmentation": memory.slack}
     terms = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
     return f"{memory.total / GIB:.1f} GiB: {terms}, CUDA 1.0"
 

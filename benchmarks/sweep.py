@@ -17,11 +17,10 @@ import typer
 
 from benchmarks.alone import alone
 from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, ratio, recipe_on
-from benchmarks.eval_speed import said
+from benchmarks.eval_speed import said, scored
 from benchmarks.train_speed import encode, ours, plain
 from src import models, tasks
 from src.features import ROW, opened
-from src.inference.generate import score
 from src.training.load import collator_of
 
 BASE = "blip2_opt"
@@ -86,7 +85,7 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     if by_hand:
         said(model, collator, records, 1 if way == "by hand" else BATCH)
     else:
-        score(model, collator, records, LABELS, BATCH)
+        scored(model, collator, records, max(len(collator.answer_ids(label)) for label in LABELS))
     return seconds + time.perf_counter() - start
 
 

@@ -280,17 +280,15 @@ def read_recipe(adapter: str | Path) -> dict[str, Any] | None:
     except (RemoteEntryNotFoundError, RepositoryNotFoundError, HFValidationError):
         return None
     except (OSError, HTTPError) as error:
-        if constants.HF_HUB_OFFLINE:
-            # As far as the cache knows: a missing file leaves a mark there.
-            places = [
-                try_to_load_from_cache(repo, name, constants.HF_HUB_CACHE)
-                for name in (RECIPE, "adapter_config.json")
-            ]
-            if places[0] is not None or places[1] is None:
-                return None
+        cached = (RECIPE, "adapter_config.json")
+        recipe, adapter_config = (try_to_load_from_cache(repo, name) for name in cached)
+        # A file that the Hub has not leaves a mark in the cache.
+        if recipe is not None or (constants.HF_HUB_OFFLINE and adapter_config is None):
+            return None
         why = str(error).partition("\n")[0]
         raise UserError(
-            f"{repo}: the Hub does not say what it was trained for: {why}; start again"
+            f"{repo}: the Hub does not say what it was trained for: {why}; start again with a "
+            "network, or name a folder that holds the adapter"
         ) from None
 
 

@@ -42,7 +42,7 @@ def read_inputs(
     """
     path = Path(files)
     if path.suffix.lower() == ".csv" and path.is_file():
-        rows = _from_csv(path, images or path.parent)
+        rows = _from_csv(path, images or path.parent, limit)
     elif path.is_dir():
         rows = [{"image": str(file)} for file in sorted(path.rglob("*")) if _is_medium(file)]
     elif path.is_file():
@@ -61,7 +61,7 @@ def _is_medium(file: Path) -> bool:
     return file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()
 
 
-def _from_csv(path: Path, images: Path) -> list[Row]:
+def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, UnicodeDecodeError) as error:
@@ -74,32 +74,45 @@ def _from_csv(path: Path, images: Path) -> list[Row]:
             f"{path}: has no column image_name, video_name or videoid, but {', '.join(given)}; "
             "it needs one, and may have question and answer"
         )
-    listed = table.apply(lambda column: column.str.strip()).to_dict("records")
+    rows = table[:limit].apply(lambda column: column.str.strip()).to_dict("records")
     reference = "name" if column == "videoid" else "answer"
     names = {"question": "question", reference: "reference"}
+    if column == "videoid":
+        videos = _videos(images)
+        files = [_video(row, images, videos) for row in rows]
+    else:
+        files = [_file(row[column], images) for row in rows]
     return [
-        {"image": _place(row, column, images)}
-        | {ours: row[theirs] for theirs, ours in names.items() if theirs in table}
-        for row in listed
+        {"image": file} | {ours: row[theirs] for theirs, ours in names.items() if theirs in table}
+        for file, row in zip(files, rows, strict=True)
     ]
 
 
-def _place(row: Row, column: str, images: Path) -> str:
-    """The file of a row: where it is, or where it would be first looked for."""
-    name = row[column].replace("\\", "/")
+def _file(name: str, images: Path) -> str:
+    """The file of that name, or where it was first looked for."""
     if not name:
         return ""  # an error of that row, not the folder's
-    if column != "videoid":
-        return str(_there([images / name, images / "images" / name, images / "videos" / name]))
-    # As src/readers/webvid.py looks for it.
+    name = name.replace("\\", "/")
+    paths = [images / name, images / "images" / name, images / "videos" / name]
+    return str(next((path for path in paths if is_file(path)), paths[0]))
+
+
+def _videos(folder: Path) -> dict[str, Path]:
+    """All videos below a folder by their path in it, without the suffix."""
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    return {
+        p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(files, reverse=True)
+    }
+
+
+def _video(row: Row, folder: Path, videos: Mapping[str, Path]) -> str:
+    """The file of a row of WebVid, wherever src/readers/webvid.py looks for it below the folder."""
+    if not row["videoid"]:
+        return ""
     pages = row.get("page_dir", "").replace("\\", "/")
-    tops = [images / "videos" / pages, images / pages, images / "videos"]
-    suffixes = sorted(VIDEO_SUFFIXES, key=lambda suffix: (suffix != ".mp4", suffix))
-    return str(_there([top / f"{name}{suffix}" for top in tops for suffix in suffixes]))
-
-
-def _there(paths: Sequence[Path]) -> Path:
-    return next((path for path in paths if is_file(path)), paths[0])
+    names = [Path("videos", pages, row["videoid"]), Path(pages, row["videoid"])]
+    names = [name.as_posix() for name in [*names, Path("videos", row["videoid"])]]
+    return str(next((videos[n] for n in names if n in videos), folder / f"{names[0]}.mp4"))
 
 
 def run(

@@ -91,11 +91,11 @@ class Tuned:
             raise UserError(f"the recipe {self.recipe.name} needs a question about each file")
 
     def digest(self) -> str:
-        """SHA-256 of what its answers hang on: weights of the adapter, labels, sizes, recipe."""
+        """SHA-256 of what its answers hang on beside the base: adapter, labels, sizes, recipe."""
         recipe = self.recipe.model_dump(exclude={"train"})
         known = [recipe, self.collator.task.choices, self.image_size, self.frames]
         found = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
-        weights = get_peft_model_state_dict(self.model)
+        weights = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         for name in sorted(weights):
             found.update(name.encode())
             found.update(weights[name].cpu().flatten().view(torch.uint8).numpy())

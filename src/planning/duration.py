@@ -83,6 +83,7 @@ class Work:
     token: float  # of one more token of an answer
     layers: int  # of the whole model, for LAUNCH
     moved: int  # bytes that a pass over the language model moves for its weights
+    encoder: bool  # whether prompts are read by an encoder of their own
 
 
 def work(made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, lengths: Lengths) -> Work:
@@ -113,6 +114,7 @@ def work(made: Skeleton, configuration: PreTrainedConfig, recipe: Recipe, length
         token=2 * (decoder + head),
         layers=depth,
         moved=round((encoder + decoder) * a_weight),
+        encoder=bool(encoder),
     )
 
 
@@ -161,7 +163,8 @@ def answering_seconds(
 ) -> float:
     """Writing answers of the longest length, and scoring classes where there are.
 
-    With beams each text is read and written so many times; a second head reads it once more.
+    With beams each text is read and written so many times; a second head reads it once more, and
+    so does an encoder whose decoder scores classes.
     """
     beams, batches = recipe.generation.num_beams, math.ceil(examples / batch)
     busy = batch * beams * one.token / (SHARE * CARD.rate)
@@ -169,4 +172,5 @@ def answering_seconds(
     writing = batches * recipe.generation.max_new_tokens * a_token
     read = reading_seconds(one, examples, batch)
     scored = lengths.labels * lengths.label * examples * one.token / (SHARE * CARD.rate)
-    return writing + read * (beams + bool(recipe.classifier)) + scored
+    again = bool(recipe.classifier) or (one.encoder and lengths.labels > 0)
+    return writing + read * (beams + again) + scored

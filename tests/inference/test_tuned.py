@@ -152,7 +152,7 @@ class TestInputs(Once):
         assert list(found["error"]) == ["no question", ""]
 
     def test_a_table_of_webvid_names_videos_wherever_its_reader_looks_for_them(self, tmp_path):
-        places = ("videos/007/1.mp4", "008/2.webm", "videos/3.avi", "4.mkv")
+        places = ("videos/007/1.MP4", "008/2.webm", "videos/3.avi", "4.mkv")
         for place in places:
             (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / place).write_bytes(b"")

@@ -111,7 +111,7 @@ def test_splits_are_those_of_prepare():
 
 def test_checkpointing_is_half_as_much_again_but_for_head_and_tower():
     shape = {"tower": 5, "features": 0, "token": 1, "layers": 2, "moved": 1}
-    one = duration.Work(text=100, adapter=4, head=10, **shape)
+    one = duration.Work(text=100, adapter=4, head=10, encoder=False, **shape)
     assert duration.training_operations(one, False) == 229
     assert duration.training_operations(one, True) == 329
 

@@ -58,9 +58,12 @@ elif kind == "train":
     with (told / "trained").open("a") as log:
         log.write(f"{recipe.lora.r} {recipe.train.seed} {recipe.train.weight_decay}\\n")
     number = len((told / "trained").read_text().splitlines())
-    while (told / "stall").exists() and number > int((told / "stall").read_text()):
-        (told / "pid").write_text(str(os.getpid()))
-        time.sleep(0.05)
+    if (told / "stall").exists() and number > int((told / "stall").read_text()):
+        # Whole or not at all: who waits for it reads it at once.
+        (told / "beside").write_text(str(os.getpid()))
+        (told / "beside").rename(told / "pid")
+        while (told / "stall").exists():
+            time.sleep(0.05)
     if recipe.lora.r == 3:
         sys.exit("error: rank 3 is bad luck")
     value = {"r": recipe.lora.r, "seed": recipe.train.seed}
@@ -156,13 +159,14 @@ def background(project):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     pid = project.parent / "told/pid"
     with subprocess.Popen(command, cwd=project, env=environment(project), **quiet) as process:
-        while not pid.exists():
-            assert process.poll() is None, "it ended before it trained"
-            time.sleep(0.05)
-        time.sleep(0.2)
-        yield process, int(pid.read_text())
-        (project.parent / "told/stall").unlink(missing_ok=True)
-        process.kill()
+        try:
+            while not pid.exists():
+                assert process.poll() is None, "it ended before it trained"
+                time.sleep(0.05)
+            yield process, int(pid.read_text())
+        finally:
+            (project.parent / "told/stall").unlink(missing_ok=True)
+            process.kill()
 
 
 def trained(project: Path) -> list[str]:

@@ -28,12 +28,12 @@ QUESTION = "What emotion does the face in the picture show? Answer with one word
 TEMPLATES = ["system\nYou are a helpful assistant.", "user\n", "assistant\n", "Question: Answer:"]
 EVA = Vision(layers=39, hidden=448, heads=8)
 QUERIES = Queries(count=32, layers=12)
-# By base: its parts, and what the small bases of the pipeline have otherwise. A third of its words
-# too, so that the head's share of the weights is the published one.
 EVA_WIDTHS = {
     "vision_config": {"intermediate_size": 2048},
     "qformer_config": {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
 }
+# By base: its parts, and what the small bases of the pipeline have otherwise. A third of its words
+# too, so that the head's share of the weights is the published one.
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {
     "qwen2_vl": (
         {

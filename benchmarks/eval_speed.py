@@ -87,13 +87,12 @@ def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str,
         kept(folder, live, collator, records)
         return scored(alone, of_rows, rows)
 
-    longest = max(len(collator.answer_ids(label)) for label in LABELS)
     return {
         "ours, features kept": lambda: scored(alone, of_rows, rows),
         "ours, features computed for this one use": encoded,
         "ours, live tower": lambda: scored(live, collator, records),
-        "ours, features kept, and the text": lambda: scored(alone, of_rows, rows, longest),
-        "ours, live tower, and the text": lambda: scored(live, collator, records, longest),
+        "ours, features kept, and the text": lambda: scored(alone, of_rows, rows, text=True),
+        "ours, live tower, and the text": lambda: scored(live, collator, records, text=True),
         "six full forward passes, live tower": lambda: forwards(live, collator, records),
         "batch-1 greedy, live tower": lambda: said(live, collator, records, 1),
         "batched greedy, live tower": lambda: said(live, collator, records, BATCH),
@@ -107,11 +106,14 @@ def kept(folder: Path, model: Any, collator: Any, records: list[dict[str, Any]])
         return opened(Path(place) / "features")
 
 
-def scored(model: Any, collator: Any, records: list[dict[str, Any]], tokens: int = 1) -> np.ndarray:
-    """The scores of all classes, as `evaluate` has them, with a text of so many tokens written.
+def scored(
+    model: Any, collator: Any, records: list[dict[str, Any]], text: bool = False
+) -> np.ndarray:
+    """The scores of all classes, as `evaluate` has them.
 
-    The first token of a text takes no pass of its own.
+    With a `text` as long as the longest class; else of one token, which takes no pass of its own.
     """
+    tokens = max(len(collator.answer_ids(label)) for label in LABELS) if text else 1
     greedy = EXAM.model_copy(update={"max_new_tokens": tokens})
     return generate(model, collator, records, greedy, BATCH, choices=LABELS).scores
 

@@ -85,7 +85,7 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     if by_hand:
         said(model, collator, records, 1 if way == "by hand" else BATCH)
     else:
-        scored(model, collator, records, max(len(collator.answer_ids(label)) for label in LABELS))
+        scored(model, collator, records, text=True)
     return seconds + time.perf_counter() - start
 
 

@@ -1,7 +1,8 @@
-"""A function in a process of its own, whose memory and time are its alone."""
+"""What is timed runs in a process of its own, whose memory and time are its alone."""
 
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
@@ -21,3 +22,9 @@ def alone(function: Callable[..., Result], *given: Any, **named: Any) -> Result:
 def _beside_tables(function: Callable[[], Result]) -> Result:
     with redirect_stdout(sys.stderr):
         return function()
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How many times as long theirs took, as a median of pairs with the least and the greatest."""
+    pairs = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"

@@ -1,7 +1,6 @@
 """Bases of published shapes at a third of their width, with random weights, and work for them."""
 
 import random
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,9 +161,3 @@ def keep(
         for batch in batches
     )
     write(folder, blocks, {"medium": medium, "frames": frames, "size": SIDE, "splits": {}})
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """How many times as long theirs took, as a median of pairs with the least and the greatest."""
-    pairs = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]
-    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, keep, make, ratio, recipe_on
+from benchmarks.alone import ratio
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, keep, make, recipe_on
 from src import models, tasks
 from src.features import ROW, Features, opened
 from src.inference.generate import generate, to_device

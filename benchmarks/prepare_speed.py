@@ -24,8 +24,7 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from benchmarks.alone import alone
-from benchmarks.bases import ratio
+from benchmarks.alone import alone, ratio
 from src import config, quality
 from src.files import read_json, write_json
 from src.prepare import prepare
@@ -67,9 +66,9 @@ def memory(sizes: Annotated[list[int] | None, typer.Argument()] = None) -> None:
             seconds, own, worker = alone(ours, Path(scratch, "raw"), Path(scratch, "out"), 56)
         peaks[count] = own + worker
         print(f"{count:>9,} pictures: {own:.0f} + {worker:.0f} MiB at the peak, {seconds:.0f} s")
-    ratio = peaks[sizes[-1]] / peaks[sizes[0]]
-    print(f"{sizes[-1]:,} pictures take {ratio:.2f} times the memory of {sizes[0]:,}")
-    if ratio > ALLOWED:
+    times = peaks[sizes[-1]] / peaks[sizes[0]]
+    print(f"{sizes[-1]:,} pictures take {times:.2f} times the memory of {sizes[0]:,}")
+    if times > ALLOWED:
         sys.exit(f"error: that is more than {ALLOWED} times")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.alone import alone
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, ratio, recipe_on
+from benchmarks.alone import alone, ratio
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, recipe_on
 from benchmarks.eval_speed import said, scored
 from benchmarks.train_speed import encode, ours, plain
 from src import models, tasks

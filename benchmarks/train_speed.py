@@ -33,7 +33,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.alone import alone
+from benchmarks.alone import alone, ratio
 from benchmarks.bases import (
     FRAMES,
     LABELS,
@@ -44,7 +44,6 @@ from benchmarks.bases import (
     faces,
     keep,
     make,
-    ratio,
     recipe_on,
 )
 from benchmarks.llamafactory.run import train as by_llamafactory

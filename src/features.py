@@ -5,7 +5,7 @@ which is mapped from the disk and not read; and `features.json`, which row belon
 and what the features hang on; or nothing where a recipe reads pixels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -87,12 +87,13 @@ def write(folder: Path, blocks: Iterable[torch.Tensor], known: dict[str, Any]) -
     write_json(folder / INDEX, {"shape": shape, "dtype": dtype} | known)
 
 
-def opened(folder: Path, recipe: Recipe | None = None) -> Features | None:
+def opened(folder: Path, made_of: Mapping[str, str] | None = None) -> Features | None:
     """The store that the encode stage left; None where the recipe reads pictures as they are.
 
+    It must be made of what `key` names, where that is given.
+
     Raises:
-        UserError: it is not there, is no store, or holds features of something other than what the
-            recipe has by now.
+        UserError: it is not there, is no store, or was made of something else.
     """
     try:
         known = read_json(folder / INDEX)
@@ -102,9 +103,9 @@ def opened(folder: Path, recipe: Recipe | None = None) -> Features | None:
         ) from None
     if not known:
         return None
-    made_of = known.pop("key", {})
-    for part, value in key(recipe).items() if recipe else ():
-        if made_of.get(part) != value:
+    own = known.pop("key", {})
+    for part, value in (made_of or {}).items():
+        if own.get(part) != value:
             raise UserError(
                 f"{folder}: holds features of another {part}; make them anew with "
                 f"`dvc repro encode@{folder.name}`"

@@ -10,12 +10,6 @@ import torch
 from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    HFValidationError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
@@ -260,36 +254,6 @@ def load_tuned(
             f"{odd[0]} first; it was trained on another base model"
         )
     return tuned.eval()
-
-
-def read_recipe(adapter: str | Path) -> dict[str, Any] | None:
-    """What an adapter was trained for: its `recipe`, `labels` and `image_size`.
-
-    None where nothing stands beside it, as with adapters that were trained elsewhere, and where
-    there is no such adapter, which loading it then says.
-
-    Raises:
-        UserError: the Hub does not say whether something stands there.
-    """
-    if Path(adapter).is_dir():
-        file = Path(adapter) / RECIPE
-        return read_json(file) if file.is_file() else None
-    repo = str(adapter)
-    try:
-        return read_json(Path(hf_hub_download(repo, RECIPE)))
-    except (RemoteEntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-        return None
-    except (OSError, HTTPError) as error:
-        cached = (RECIPE, "adapter_config.json")
-        recipe, adapter_config = (try_to_load_from_cache(repo, name) for name in cached)
-        # A file that the Hub has not leaves a mark in the cache.
-        if recipe is not None or (constants.HF_HUB_OFFLINE and adapter_config is None):
-            return None
-        why = str(error).partition("\n")[0]
-        raise UserError(
-            f"{repo}: the Hub does not say what it was trained for: {why}; start again with a "
-            "network, or name a folder that holds the adapter"
-        ) from None
 
 
 def _reason(error: Exception) -> str:

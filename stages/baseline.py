@@ -7,7 +7,7 @@ import typer
 
 from src import config, metrics
 from src.errors import one_line
-from src.features import opened
+from src.features import key, opened
 from src.files import write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_base
@@ -19,7 +19,7 @@ from src.training.load import check_records
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
     check_records(chosen)
-    features = opened(Path("data/features") / chosen.name, chosen)
+    features = opened(Path("data/features") / chosen.name, key(chosen))
     base = Path("models/base") / chosen.base
     model = load_base(base, chosen, vision=features is None)
     frame = predict(model, chosen, params.evaluate.batch_size, params.seed, features)

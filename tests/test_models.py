@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from src import models
@@ -219,29 +218,3 @@ def test_a_base_that_was_not_built_is_one_line(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="make it with `dvc repro build@qwen2_vl`"):
         models.load_base(Path("models/base/qwen2_vl"), recipe)
-
-
-def test_a_silent_hub_is_not_taken_for_one_where_nothing_stands_beside_an_adapter(monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="someone/adapter: the Hub does not say what it was"):
-        models.read_recipe("someone/adapter")
-
-
-def test_without_a_network_the_cache_says_what_stands_beside_an_adapter(tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert models.read_recipe("someone/adapter") is None
-    cached = tmp_path / "models--someone--adapter"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs/main").write_text("0" * 40)
-    snapshot = cached / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="does not say"):
-        models.read_recipe("someone/adapter")
-    (cached / ".no_exist" / ("0" * 40)).mkdir(parents=True)
-    (cached / ".no_exist" / ("0" * 40) / "recipe.json").write_text("")
-    assert models.read_recipe("someone/adapter") is None
-    (snapshot / "recipe.json").write_text('{"labels": null}')
-    assert models.read_recipe("someone/adapter") == {"labels": None}

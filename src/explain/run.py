@@ -11,7 +11,8 @@ from peft import PeftModel
 from src.explain import gallery, maps, scores
 from src.explain.targets import Explained, WordLikelihoods, named_by_head, scored
 from src.files import whole, write_json
-from src.inference.generate import base_of, in_batches
+from src.inference.batches import in_batches
+from src.inference.generate import base_of
 from src.inference.predict import predictions_file
 from src.metrics.intervals import MEAN, groups_of, percentiles, resampling
 from src.models import load_tuned

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_file, whole
+from src.readers.webvid import Videos, places, videos_below
 
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {
@@ -78,7 +79,7 @@ def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:
     reference = "name" if column == "videoid" else "answer"
     names = {"question": "question", reference: "reference"}
     if column == "videoid":
-        videos = _videos(images)
+        videos = videos_below(images)
         files = [_video(row, images, videos) for row in rows]
     else:
         files = [_file(row[column], images) for row in rows]
@@ -97,21 +98,11 @@ def _file(name: str, images: Path) -> str:
     return str(next((path for path in paths if is_file(path)), paths[0]))
 
 
-def _videos(folder: Path) -> dict[str, Path]:
-    """All videos below a folder by their path in it, without the suffix."""
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    return {
-        p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(files, reverse=True)
-    }
-
-
-def _video(row: Row, folder: Path, videos: Mapping[str, Path]) -> str:
-    """The file of a row of WebVid, wherever src/readers/webvid.py looks for it below the folder."""
+def _video(row: Row, folder: Path, videos: Videos) -> str:
+    """The file of a row of WebVid, or where it was first looked for."""
     if not row["videoid"]:
         return ""
-    pages = row.get("page_dir", "").replace("\\", "/")
-    names = [Path("videos", pages, row["videoid"]), Path(pages, row["videoid"])]
-    names = [name.as_posix() for name in [*names, Path("videos", row["videoid"])]]
+    names = places(row) or [row["videoid"]]
     return str(next((videos[n] for n in names if n in videos), folder / f"{names[0]}.mp4"))
 
 

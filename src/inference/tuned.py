@@ -11,6 +11,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from httpx2 import HTTPError
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from peft import PeftModel, get_peft_model_state_dict
 from PIL import Image
 from pydantic import ValidationError
@@ -18,9 +25,10 @@ from pydantic import ValidationError
 from src import config, gpus, tasks
 from src.decoding import decoded, decoder
 from src.errors import UserError
+from src.files import read_json
 from src.inference.predict import answers
 from src.media import Stored
-from src.models import load_tuned, read_recipe
+from src.models import RECIPE, load_tuned
 from src.schema import Generation, Recipe
 from src.training.collator import Collator
 from src.training.load import collator_of
@@ -165,6 +173,36 @@ def load(
     model = load_tuned(root, place, chosen)
     task = tasks.load(chosen, labels)
     return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size, frames)
+
+
+def read_recipe(adapter: str | Path) -> dict[str, Any] | None:
+    """What an adapter was trained for: its `recipe`, `labels` and `image_size`.
+
+    None where nothing stands beside it, as with adapters that were trained elsewhere, and where
+    there is no such adapter, which loading it then says.
+
+    Raises:
+        UserError: the Hub does not say whether something stands there.
+    """
+    if Path(adapter).is_dir():
+        file = Path(adapter) / RECIPE
+        return read_json(file) if file.is_file() else None
+    repo = str(adapter)
+    try:
+        return read_json(Path(hf_hub_download(repo, RECIPE)))
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None
+    except (OSError, HTTPError) as error:
+        cached = (RECIPE, "adapter_config.json")
+        recipe, adapter_config = (try_to_load_from_cache(repo, name) for name in cached)
+        # A file that the Hub has not leaves a mark in the cache.
+        if recipe is not None or (constants.HF_HUB_OFFLINE and adapter_config is None):
+            return None
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"{repo}: the Hub does not say what it was trained for: {why}; start again with a "
+            "network, or name a folder that holds the adapter"
+        ) from None
 
 
 def _record(identity: str, question: str | None, stored: Stored) -> dict[str, Any]:

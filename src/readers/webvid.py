@@ -6,7 +6,7 @@ several references.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -45,7 +45,7 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
         UserError: there is no table, or one lacks a column or is no CSV in UTF-8.
     """
     clips: dict[str, _Clip] = {}
-    videos = _videos(folder)
+    videos = videos_below(folder)
     for table, split in _tables(folder):
         name = table.relative_to(folder).as_posix()
         for number, row in rows(table, REQUIRED):
@@ -80,8 +80,8 @@ def _tables(folder: Path) -> list[tuple[Path, str | None]]:
     return sorted(splits.items(), key=lambda table: RANK[table[1]])
 
 
-def _videos(folder: Path) -> Videos:
-    # Looked up by name: tables of millions of rows may stand beside some thousand videos.
+def videos_below(folder: Path) -> Videos:
+    """All videos, to be looked up: tables of millions of rows may stand beside some thousand."""
     files = (p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     return {
         p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(files, reverse=True)
@@ -96,20 +96,30 @@ def _clip(
         return Rejected(place, "no videoid")
     if not row["name"]:
         return Rejected(place, f"no caption: {video}")
-    places = [PurePosixPath("videos", pages, video), PurePosixPath(pages, video)]
+    names = places(row, (table.parent.relative_to(folder), Path()))
+    if not names:
+        return Rejected(place, f"outside the data's folder: {PurePosixPath(pages, video)}")
+    path = next((videos[name] for name in names if name in videos), None)
+    if path is None:
+        return Rejected(place, f"no such file: {PurePosixPath('videos', pages, video)}.mp4")
+    return _Clip(video, table, place, path, split, [row["name"]])
+
+
+def places(row: Row, tops: Iterable[Path] = (Path(),)) -> list[str]:
+    """Where the video of a row may lie, as `videos_below` names it; none: outside of the folder.
+
+    `tops` are the folders, below that one, beside which it is looked for.
+    """
+    video, pages = row["videoid"], row.get("page_dir", "").replace("\\", "/")
+    paths = [PurePosixPath("videos", pages, video), PurePosixPath(pages, video)]
     names = [
         # Lexical, not resolved: DVC may have checked the files out as links to its cache.
-        os.path.normpath((top.relative_to(folder) / path).as_posix())
-        for top in (table.parent, folder)
-        for path in [*places, PurePosixPath("videos", video)]
+        os.path.normpath((top / path).as_posix())
+        for top in tops
+        for path in [*paths, PurePosixPath("videos", video)]
     ]
     inside = [name for name in names if not name.startswith(("/", "../"))]
-    if places[1].is_absolute() or not inside:
-        return Rejected(place, f"outside the data's folder: {places[1]}")
-    path = next((videos[name] for name in inside if name in videos), None)
-    if path is None:
-        return Rejected(place, f"no such file: {places[0]}.mp4")
-    return _Clip(video, table, place, path, split, [row["name"]])
+    return [] if paths[1].is_absolute() else inside
 
 
 def _example(clip: _Clip, folder: Path, data: Data) -> Raw | Rejected:

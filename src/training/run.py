@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
-from src.features import opened, shown
+from src.features import key, opened, shown
 from src.files import digest, whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
@@ -37,10 +37,9 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     seed = seed if recipe.train.seed is None else recipe.train.seed
     base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [prepared / "train.parquet", prepared / "validation.parquet"]
-    features = opened(Path("data/features") / recipe.name, recipe)
-    # Features hang on these files alone.
-    inputs = [*splits, *(path for path in base.rglob("*") if path.is_file())]
-    checkpoints = checkpoint_folder(recipe, seed, inputs)
+    made_of = key(recipe)
+    features = opened(Path("data/features") / recipe.name, made_of)
+    checkpoints = checkpoint_folder(recipe, seed, made_of)
     set_seed(seed)
     labels, head = read_labels(recipe.data), recipe.classifier
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
@@ -97,16 +96,16 @@ def copy_improvements(checkpoints: Path, adapter: Path) -> None:
             shutil.copy(file, kept)
 
 
-def checkpoint_folder(recipe: Recipe, seed: int, inputs: Iterable[Path]) -> Path:
+def checkpoint_folder(recipe: Recipe, seed: int, made_of: Mapping[str, str]) -> Path:
     """Where this very run keeps its checkpoints: outside of the workspace that DVC cleans.
 
-    Its name holds a digest of parameters, inputs and code, so that a run never goes on from
-    another's checkpoint. The number of processes has no part in it: it changes no loss but by
-    dropout.
+    Its name holds a digest of parameters, of what features hang on, and of code, so that a run
+    never goes on from another's checkpoint. The number of processes has no part in it: it changes
+    no loss but by dropout.
     """
     known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
-    found = hashlib.sha256(json.dumps([known, seed], sort_keys=True).encode())
-    for path in [*sorted(inputs), *sorted(Path("src").rglob("*.py"))]:
+    found = hashlib.sha256(json.dumps([known, seed, made_of], sort_keys=True).encode())
+    for path in sorted(Path("src").rglob("*.py")):
         found.update(digest(path).encode())
     root = Path(os.environ.get("DVC_ROOT", "."))
     return root / ".checkpoints" / f"{recipe.name}-{found.hexdigest()[:16]}"

@@ -11,7 +11,7 @@ import torch
 import stages.encode
 from src import models, tasks
 from src.errors import UserError
-from src.features import ROW, ROWS, Features, opened, shown, write
+from src.features import ROW, ROWS, Features, key, opened, shown, write
 from src.files import write_json
 from src.inference import encode
 from src.inference.generate import generate, to_device
@@ -282,7 +282,7 @@ class TestStore:
         encoded(tmp_path, base, recipe, shows)
         monkeypatch.chdir(tmp_path)
         place = Path("data/features") / recipe.name
-        assert opened(place, recipe) is not None
+        assert opened(place, key(recipe)) is not None
         if part == "precision":
             recipe = recipe.model_copy(update={"precision": "bf16"})
         elif part == "base":
@@ -295,7 +295,7 @@ class TestStore:
             write_splits(prepared, [shows[1], shows[0], *shows[2:]])
         told = f"holds features of another {part}; .* `dvc repro encode@emotion_qwen2vl`"
         with pytest.raises(UserError, match=told):
-            opened(place, recipe)
+            opened(place, key(recipe))
 
     def test_a_damaged_store_is_one_line(self, tmp_path):
         place = tmp_path / "some"

@@ -3,12 +3,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional
 
-from src.errors import UserError
-from src.inference.generate import Draw, clean, end_tokens, generate, in_batches
+from src.inference.generate import Draw, clean, end_tokens, generate
 from src.models import language_model, load_base
 from src.schema import Generation
 from src.training.collator import IGNORED
@@ -100,51 +97,6 @@ def test_a_batch_that_memory_cannot_hold_is_halved(model, prompts, faces, reads,
     assert found.texts == expected.texts
     told = "generate: out of memory with 6; going on with half as many at a time"
     assert told in capsys.readouterr().err
-
-
-def test_what_memory_cannot_hold_alone_is_one_line(faces):
-    def fill(batch):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    with pytest.raises(UserError, match="score: the memory is too small for a single example"):
-        in_batches(fill, faces, [9] * len(faces), 4, "score")
-
-
-def test_another_error_is_not_taken_for_a_lack_of_memory(faces):
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        work = lambda batch: torch.ones(2, 3) @ torch.ones(2, 3)  # noqa: E731
-        in_batches(work, faces, [9] * len(faces), 4, "score")
-
-
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 8))
-def test_a_batch_has_as_many_as_its_longest_lets_in_and_answers_keep_their_order(lengths, size):
-    batches = []
-
-    def work(batch):
-        batches.append(batch)
-        return [number * 10 for number in batch]
-
-    made = in_batches(work, range(len(lengths)), lengths, size, "score")
-    assert made == [number * 10 for number in range(len(lengths))]
-    most = size * max(lengths, default=0)
-    for batch, after in pairwise([*batches, []]):
-        longest = lengths[batch[0]]
-        assert max(lengths[i] for i in batch) == longest
-        assert longest * len(batch) <= most
-        assert not after or longest * (len(batch) + 1) > most, "another one had found room"
-
-
-def test_after_too_little_memory_no_batch_is_as_large_again():
-    lengths, tried = [40, 30, 20, 10, 10, 10, 10, 10], []
-
-    def work(batch):
-        tried.append(sum([lengths[batch[0]]] * len(batch)))
-        if tried[-1] > 50:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return batch
-
-    assert in_batches(work, range(8), lengths, 2, "score") == list(range(8))
-    assert max(tried[1:]) <= tried[0] / 2
 
 
 def test_beams_find_what_is_likelier_than_the_greedy_answer(model, prompts, faces):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from huggingface_hub import constants
 
 from src.errors import UserError
 from src.inference import batch
-from src.inference.tuned import Tuned, load
+from src.inference.tuned import Tuned, load, read_recipe
 from src.overrides import override
 from src.training.run import save_adapter
 from tests.conftest import LABELS, ROOT, Architecture
@@ -329,3 +330,29 @@ class TestResuming(Once):
         assert done.returncode == 1
         assert "error: nowhere: no adapter can be loaded from there" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_silent_hub_is_not_taken_for_one_where_nothing_stands_beside_an_adapter(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="someone/adapter: the Hub does not say what it was"):
+        read_recipe("someone/adapter")
+
+
+def test_without_a_network_the_cache_says_what_stands_beside_an_adapter(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert read_recipe("someone/adapter") is None
+    cached = tmp_path / "models--someone--adapter"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0" * 40)
+    snapshot = cached / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="does not say"):
+        read_recipe("someone/adapter")
+    (cached / ".no_exist" / ("0" * 40)).mkdir(parents=True)
+    (cached / ".no_exist" / ("0" * 40) / "recipe.json").write_text("")
+    assert read_recipe("someone/adapter") is None
+    (snapshot / "recipe.json").write_text('{"labels": null}')
+    assert read_recipe("someone/adapter") == {"labels": None}

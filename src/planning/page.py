@@ -7,7 +7,7 @@ from src.planning.duration import CARD, SHARE
 from src.planning.machine import GIB, Machine, host_bytes
 from src.planning.memory import Memory
 from src.planning.plan import Known, Plan
-from src.planning.remedies import lacks_bf16, remedies, too_long
+from src.planning.remedies import lacks_bf16, remedies, too_long, without_checkpointing
 from src.schema import HubBase, Params
 
 GB = 1e9
@@ -143,7 +143,7 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
     has = f"{here.gpu} of {here.gpu_memory / GIB:.0f} GiB"
     lacks = lacks_bf16(plan.recipe, here.bf16)
     if peak <= here.gpu_memory and not lacks:
-        return [f"yes: {has} is enough for {peak / GIB:.1f}"]
+        return [f"yes: {has} is enough for {peak / GIB:.1f}", *_faster(plan, params, here)]
     found = remedies(plan, params, here.gpu_memory, here.bf16)
     why = "does not compute in bf16" if lacks else f"is too small for {peak / GIB:.1f}"
     lines = [f"NO: {has} {why}; change, one after the other:"]
@@ -151,6 +151,16 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
     if not found or found[-1].needs.peak > here.gpu_memory:
         lines.append("    and that is not enough: take a larger GPU")
     return lines
+
+
+def _faster(plan: Plan, params: Params, here: Machine) -> list[str]:
+    """What the GPU has room for, and would train sooner."""
+    found = without_checkpointing(plan, params)
+    if found is None or found.needs.peak > here.gpu_memory:
+        return []
+    without, now = (duration.training_operations(plan.work, kept) for kept in (False, True))
+    size = f"{found.needs.peak / GIB:.1f} GiB"
+    return [f"faster: {found.key}: {found.value}  ->  {size}, {1 - without / now:.0%} less to do"]
 
 
 def _room(needed: dict[str, int], here: Machine) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which values to change where a recipe does not fit, one after the other until it does."""
+"""Which values to change where a recipe does not fit, or where there is room for a faster way."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +40,20 @@ def too_long(plan: Plan) -> int | None:
 def lacks_bf16(recipe: Recipe, bf16: bool) -> bool:
     """Whether a recipe computes in bf16 and a GPU does not."""
     return recipe.precision == "bf16" and not bf16
+
+
+def without_checkpointing(plan: Plan, params: Params) -> Remedy | None:
+    """What a recipe needs without checkpointing, which costs time and changes no loss.
+
+    None where it has none.
+    """
+    if not plan.recipe.train.gradient_checkpointing:
+        return None
+    train = plan.recipe.train.model_copy(update={"gradient_checkpointing": False})
+    recipe = plan.recipe.model_copy(update={"train": train})
+    needed = needs(recipe, plan.base, plan.data, plan.batch)
+    key = f"recipes.{recipe.name}.{params.scale}.gradient_checkpointing"
+    return Remedy(key, "false", needed)
 
 
 def remedies(plan: Plan, params: Params, available: int, bf16: bool = True) -> list[Remedy]:

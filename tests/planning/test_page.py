@@ -54,3 +54,16 @@ def test_blip2_which_overflows_in_fp16_is_told_fp32_and_what_else_that_takes(ver
 def test_a_gpu_that_is_too_old_is_refused_whatever_its_memory(verdict, gpu):
     gpu("Tesla V100", (7, 0), 32)
     assert "NO: Tesla V100 has compute capability 7.0, and this torch" in verdict("emotion_llava")
+
+
+def test_a_gpu_with_room_is_told_to_leave_checkpointing_out(verdict, gpu):
+    gpu("NVIDIA A100", (8, 0), 80)
+    said = verdict("emotion_llava")
+    key = r"recipes\.emotion_llava\.full\.gradient_checkpointing: false"
+    size, less = re.search(rf"faster: {key}  ->  (\d+\.\d) GiB, (\d+)% less", said).groups()
+    assert 24 < float(size) < 80
+    assert 20 <= int(less) <= 35
+    gpu("NVIDIA L4", (8, 9), 24)
+    said = verdict("emotion_llava")
+    assert "yes: NVIDIA L4" in said
+    assert "faster" not in said

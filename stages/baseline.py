@@ -19,6 +19,9 @@ from src.training.load import check_records
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
     check_records(chosen)
+    measure = metrics.load(chosen.task)
+    if is_first():
+        measure.ready(params.evaluate)
     features = opened(Path("data/features") / chosen.name, key(chosen))
     base = Path("models/base") / chosen.base
     model = load_base(base, chosen, vision=features is None)
@@ -27,7 +30,6 @@ def predict_and_measure(params: Params, chosen: Recipe) -> None:
         return
     save(frame, predictions_file(chosen, "base"))
     labels = read_labels(chosen.data)
-    measure = metrics.load(chosen.task)
     numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
     write_json(Path("metrics") / chosen.name / "base.json", numbers)
 

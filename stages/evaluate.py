@@ -19,6 +19,9 @@ from src.schema import Params, Recipe
 
 def predict_and_measure(params: Params, chosen: Recipe) -> None:
     adapter = Path("models/adapters") / chosen.name
+    measure = metrics.load(chosen.task)
+    if is_first():
+        measure.ready(params.evaluate)
     features = opened(Path("data/features") / chosen.name, key(chosen))
     model = load_tuned(Path("models/base") / chosen.base, adapter, chosen, vision=features is None)
     tuned = predict(model, chosen, params.evaluate.batch_size, params.seed, features)
@@ -28,7 +31,6 @@ def predict_and_measure(params: Params, chosen: Recipe) -> None:
 
     base = pd.read_parquet(predictions_file(chosen, "base"))
     labels = read_labels(chosen.data)
-    measure = metrics.load(chosen.task)
     numbers = measure.summarise(tuned, labels, params.evaluate, params.seed)
     numbers["gain"] = measure.gains(base, tuned, labels, params.evaluate, params.seed)
     folder = Path("metrics") / chosen.name

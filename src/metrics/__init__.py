@@ -1,6 +1,7 @@
 """What a prediction is worth. A task is measured by the module of its own name.
 
 Such a module defines, over frames of predictions,
+- `ready(evaluate)`: brings what it measures with, so that what lacks is told before any answer;
 - `correct(frame)`: whether each answer is right, as bool (n,);
 - `summarise(frame, labels, evaluate, seed)`: the numbers of one model, with intervals;
 - `gains(base, tuned, labels, evaluate, seed)`: the paired differences of two;

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.errors import UserError
-from src.metrics import audit
+from src.metrics import audit, bertscore
 from src.metrics.bertscore import bertscore_f1, key
 from src.metrics.intervals import (
     MEAN,
@@ -31,7 +31,12 @@ from src.schema import Evaluate
 # Log-likelihoods of half precision add up to a little more than 0.
 _TOLERANCE = 0.01
 CONFUSED = 12
-OTHER, EMPTY, NO_KIND = "(other)", "(empty)", "(no kind)"
+OTHER, ANOTHER, EMPTY, NO_KIND = "(other)", "(another)", "(empty)", "(no kind)"
+
+
+def ready(evaluate: Evaluate) -> None:
+    """Bring BERTScore's model. Raises UserError where it is not to be had."""
+    bertscore.ready(evaluate.bertscore)
 
 
 def correct(frame: pd.DataFrame) -> np.ndarray:
@@ -96,8 +101,9 @@ def plots(
     """The tables behind the plots, by name.
 
     `confusion` is of the tuned model and of normalised answers, each beyond the 12 most frequent
-    references as OTHER; an answer that is right stands with the first reference, whichever it
-    matched. In `classes` a label is a kind of question, and its score the exact match.
+    references as OTHER, and as ANOTHER where the model gave it wrongly; an answer that is right
+    stands with the first reference, whichever it matched. In `classes` a label is a kind of
+    question, and its score the exact match.
     """
     base, tuned = (frame.assign(correct=correct(frame)) for frame in (base, tuned))
     tables = {
@@ -161,12 +167,19 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """`actual, predicted` of each example, as `plots` says."""
     actual = pd.Series([normalise(answer) or EMPTY for answer in frame["answer"]])
     given = pd.Series([normalise(text) or EMPTY for text in frame["generated"]])
-    given = given.mask(frame["correct"].to_numpy(), actual)
+    right = frame["correct"].to_numpy()
+    given = given.mask(right, actual)
     counts = actual.value_counts().rename_axis("answer").reset_index()
     ordered = counts.sort_values(["count", "answer"], ascending=[False, True])
     shown = ordered["answer"].iloc[:CONFUSED]
-    columns = {"actual": actual, "predicted": given}
-    return pd.DataFrame({name: c.where(c.isin(shown), OTHER) for name, c in columns.items()})
+    # Two names, so that no wrong answer stands where right ones do.
+    beyond = pd.Series(np.where(right, OTHER, ANOTHER))
+    return pd.DataFrame(
+        {
+            "actual": actual.where(actual.isin(shown), OTHER),
+            "predicted": given.where(given.isin(shown), beyond),
+        }
+    )
 
 
 def by_kind(frame: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -31,6 +31,15 @@ def key(model: str) -> str:
     return "bertscore_f1_" + re.sub(r"\W+", "_", name.lower())
 
 
+def ready(model: str) -> None:
+    """Bring the model.
+
+    Raises:
+        UserError: it is not there.
+    """
+    _scores([("a", "the")], model)
+
+
 def bertscore_f1(
     predicted: Sequence[str], references: Sequence[Sequence[str]], model: str
 ) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.metrics import answer, audit
+from src.metrics.answer import ready
 from src.metrics.classify import same_labels
 from src.metrics.intervals import (
     MEAN,
@@ -28,6 +29,7 @@ from src.metrics.texts import common, diversity, headline, rates
 from src.metrics.vqa import exact_match
 from src.schema import Evaluate
 
+__all__ = ["correct", "gains", "plots", "ready", "summarise"]
 NONE, SEVERAL = "(none)", "(several)"
 
 

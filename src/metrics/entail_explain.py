@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 
 from src.metrics import audit
-from src.metrics.answer import check, same_references
+from src.metrics.answer import check, ready, same_references
 from src.metrics.classify import correct, of_classes, plots, same_labels, shares
 from src.metrics.intervals import bounds, counts, paired_gains, rounded, values
 from src.metrics.labels import brier, encode, majority
 from src.metrics.texts import among, common, diversity, headline, rates
 from src.schema import Evaluate
 
-__all__ = ["correct", "gains", "plots", "summarise"]
+__all__ = ["correct", "gains", "plots", "ready", "summarise"]
 
 
 def summarise(

@@ -199,9 +199,9 @@ def test_the_tables_behind_the_plots() -> None:
     assert sorted(found) == ["audit", "classes", "confusion", "coverage", "reliability"]
     assert found["confusion"].values.tolist() == [
         ["red", "red"],
-        ["red", "(other)"],
+        ["red", "(another)"],
         ["2", "2"],
-        ["3", "(other)"],
+        ["3", "(another)"],
         ["yes", "yes"],
     ]
     assert found["classes"].values.tolist() == [
@@ -227,7 +227,15 @@ def test_confusion_shows_the_twelve_most_frequent_references() -> None:
     assert (confusion["actual"] == confusion["predicted"]).all()
 
 
+def test_a_wrong_answer_stands_on_no_diagonal_however_rare_both_are() -> None:
+    rows = [(None, [f"word{i:02}"], f"word{i:02}", 0.5) for i in range(12)]
+    rare = [(None, ["yak"], "zebu", 0.5), (None, ["yeti"], "yak", 0.5), (None, ["yurt"], "yurt", 1)]
+    confusion = plots(predictions(rows + rare), predictions(rows + rare), None, EVALUATE)
+    wrong = [["(other)", "(another)"]] * 2
+    assert confusion["confusion"].values.tolist()[12:] == [*wrong, ["(other)", "(other)"]]
+
+
 def test_an_answer_right_by_another_reference_stands_on_the_diagonal() -> None:
     frame = predictions([(None, ["sofa", "couch"], "Couch", 0.5), (None, ["the"], "chair", 0.5)])
     confusion = plots(frame, frame, None, EVALUATE)["confusion"]
-    assert confusion.values.tolist() == [["sofa", "sofa"], ["(empty)", "(other)"]]
+    assert confusion.values.tolist() == [["sofa", "sofa"], ["(empty)", "(another)"]]

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from src.errors import UserError
 from src.metrics import bertscore
-from src.metrics.bertscore import bertscore_f1, key
+from src.metrics.bertscore import bertscore_f1, key, ready
 
 SMALL, LARGE = "all-MiniLM-L6-v2", "roberta-large"
 PAIRS = [("a red ball", "red ball"), ("wood", "plastic"), ("yes", "yes"), ("ünïcødé 猫", "cat")]
@@ -182,6 +182,8 @@ def test_a_model_that_is_not_there_is_named(monkeypatch) -> None:
         raise OSError("We couldn't connect")
 
     monkeypatch.setattr(bert_score, "BERTScorer", load)
+    with pytest.raises(UserError, match=r"roberta-large of evaluate\.bertscore"):
+        ready(LARGE)
     with pytest.raises(UserError, match=r"roberta-large of evaluate\.bertscore"):
         bertscore_f1(["red"], [["blue"]], LARGE)
 

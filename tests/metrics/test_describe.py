@@ -283,6 +283,6 @@ def test_without_labels_the_tables_are_of_captions_and_kinds() -> None:
     found = plots(PLAIN, PLAIN, None, EVALUATE)
     assert found["confusion"].values.tolist()[:2] == [
         ["red circle moves left", "red circle moves left"],
-        ["red square moves left", "(other)"],
+        ["red square moves left", "(another)"],
     ]
     assert found["classes"]["label"].tolist() == ["(no kind)"] * 2

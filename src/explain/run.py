@@ -146,6 +146,7 @@ def _scores(
 
     numbers: dict[str, Any] = {
         "n": len(regions),
+        "n_groups": len(np.unique(groups)),
         "deletion": {name: round(float(covered[name].mean()), 6) for name in names},
         "deletion_interval": {name: bounds(covered[name]) for name in names},
         "randomisation": {

@@ -98,10 +98,15 @@ def interval(
     count = len(columns[0]) if groups is None else len(pd.unique(groups))
     if count == 1:
         return min(low, 0.0), max(high, greatest)
-    if low == high and low in (0, greatest):
-        alike = binomtest(count if low else 0, count).proportion_ci(options["confidence"])
-        return float(alike.low) * greatest, float(alike.high) * greatest
+    if np.isclose(low, high) and np.isclose(low, (0, greatest)).any():
+        return _all_alike(count, not np.isclose(low, 0), options["confidence"], greatest)
     return low, high
+
+
+def _all_alike(count: int, right: bool, confidence: float, greatest: float) -> tuple[float, float]:
+    """Bounds of a number in 0 to `greatest` of which so many groups are all 0, or all greatest."""
+    alike = binomtest(count if right else 0, count).proportion_ci(confidence)
+    return float(alike.low) * greatest, float(alike.high) * greatest
 
 
 def paired_gain(
@@ -117,7 +122,8 @@ def paired_gain(
 
     Each resample holds the same examples for both models, so what makes an example hard for both
     cancels (Koehn 2004). Row i of every column is the same example: see `same_examples`. A single
-    group says nothing of any other: its bounds are the whole range, from `-greatest`.
+    group says nothing of any other: its bounds are the whole range, from `-greatest`. Where one
+    model is all wrong and the other all right, the bounds are those that `interval` gives of that.
     """
 
     def difference(*columns: np.ndarray) -> np.ndarray:
@@ -125,8 +131,12 @@ def paired_gain(
 
     columns = (*base, *tuned)
     low, high = percentiles(difference, *columns, groups=groups, **options)
-    if len(columns[0] if groups is None else pd.unique(groups)) == 1:
+    count = len(columns[0] if groups is None else pd.unique(groups))
+    if count == 1:
         low, high = min(low, -greatest), max(high, greatest)
+    elif np.isclose(low, high) and np.isclose(abs(low), greatest):
+        least, most = _all_alike(count, True, options["confidence"], greatest)
+        low, high = (least, most) if low > 0 else (-most, -least)
     return {"value": float(difference(*columns)), "low": low, "high": high}
 
 

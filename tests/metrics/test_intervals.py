@@ -73,6 +73,24 @@ def test_all_right_or_all_wrong_is_as_sure_as_so_many_make_it(right: float) -> N
             assert gain == {"value": 0, "low": 0, "high": 0}
 
 
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
+def test_a_gain_from_all_wrong_to_all_right_is_as_sure_as_so_many_make_it(before, after) -> None:
+    base, tuned = np.full(12, float(before)), np.full(12, float(after))
+    gain = paired_gain(MEAN, (base,), (tuned,), **USUAL)
+    least, most = interval(MEAN, np.ones(12), **USUAL)
+    assert gain["value"] == after - before
+    expected = (least, most) if after else (-most, -least)
+    assert (gain["low"], gain["high"]) == pytest.approx(expected)
+    assert 0.7 < least < most == 1
+
+
+def test_a_rounding_does_not_make_an_interval_of_no_width() -> None:
+    perfect = np.array([10, 10 + 2e-15, 10 - 2e-15, 10.0])
+    low, high = interval(MEAN, perfect, greatest=10, **USUAL)
+    assert low == pytest.approx(10 * 0.025 ** (1 / 4))
+    assert high == 10
+
+
 @pytest.mark.parametrize(("n", "groups"), [(1, None), (4, np.zeros(4, int))])
 def test_one_group_says_nothing_of_others(n: int, groups: np.ndarray | None) -> None:
     columns = np.ones(n, int), np.arange(n)

@@ -361,6 +361,7 @@ def _write_heatmaps(root: Path, recipe: str) -> None:
     drops = {"gradcam": 1.92, "occlusion": 2.4, "edges": 0.9, "random": 0.4, "randomised": 1.75}
     gradcam = {
         "n": 60,
+        "n_groups": 2,
         "deletion": drops,
         "deletion_interval": {k: {"low": v - 0.2, "high": v + 0.2} for k, v in drops.items()},
         "pointing": {"gradcam": 0.81, "occlusion": 0.9, "edges": 0.4, "randomised": 0.2},

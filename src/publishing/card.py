@@ -31,7 +31,7 @@ def of(trained: Trained, address: str, licence: str | None, merged: bool) -> Mod
             words.GUESSES[key]: words.value(key, guess)
             for key, guess in words.guesses(judged_by or "", tuned).items()
         },
-        confidence=f"{confidence:.0%}",
+        confidence=words.share(confidence),
         verdict=words.verdict(judged_by, trained.metrics["base"], tuned, confidence).sentences
         if judged_by
         else [],

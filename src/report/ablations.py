@@ -41,7 +41,7 @@ def _section(grid: Mapping[str, Any]) -> Row:
         "recipe": grid["recipe"],
         "scale": grid["scale"],
         "seeds": words.listed([str(seed) for seed in grid["seeds"]]),
-        "confidence": f"{grid['confidence']:.0%}",
+        "confidence": words.share(grid["confidence"]),
         "reference": grid["reference"],
         "comparisons": others,
         "missing": words.listed(missing) if missing else None,

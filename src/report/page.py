@@ -55,7 +55,7 @@ def render(params: Params, root: Path = Path()) -> str:
     page = _environment().get_template("page.html.j2")
     return page.render(
         params=params,
-        confidence=f"{params.evaluate.confidence:.0%}",
+        confidence=words.share(params.evaluate.confidence),
         recipes=recipes,
         left_out=others,
         ablations=ablations.sections(root),
@@ -102,6 +102,7 @@ def _recipe(
         "loss": plots.loss(inputs.loss),
         "confusion": tables.confusion(inputs.confusion, data.summary.get("labels")),
         "classes": tables.class_table(inputs.classes),
+        "named": "label_accuracy" in tuned,  # captions have labels
         "audit": tables.audit_groups(inputs.audit),
         "gap": words.gap(base, tuned, confidence),
         "doubts": tables.doubts(inputs),
@@ -132,7 +133,8 @@ def _facts(params: Params, recipe: Recipe, commit: str | None) -> dict[str, str]
         "LoRA": f"rank {lora.r}, alpha {lora.alpha}, on {_targets(lora.targets)}",
         "Weights": f"{quantization.bits}-bit"
         + (f" {quantization.type.upper()}" if quantization.bits == 4 else ""),
-        "Training": f"{train.epochs:g} epochs, batches of {train.batch_size}"
+        "Training": (f"{train.max_steps} steps" if train.max_steps else f"{train.epochs:g} epochs")
+        + f", batches of {train.batch_size}"
         f" by {train.gradient_accumulation}, learning rate {train.learning_rate:g}",
     }
 

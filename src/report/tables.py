@@ -28,18 +28,23 @@ def metric_row(metric: str, inputs: RecipeInputs) -> Row:
     numbers = {m: _with_interval(metric, inputs.metrics[m]) for m in MODELS}
     difference = tuned.get("gain", {}).get(metric)
     top = max(1.0, *(high for _, _, high in numbers.values()))
+    note, gain = words.NOTES.get(metric), None
+    if words.is_of_correct(metric):
+        counts = [words.count(one["n_correct"]) for one in (base, tuned)]
+        note = f"of {counts[0]} examples with the base and of {counts[1]} tuned, not the same ones"
+    else:
+        change = difference["value"] if difference else tuned[metric] - base[metric]
+        gain = words.gain(metric, change)
     return {
         "name": words.name_of(metric),
-        "note": words.NOTES.get(metric),
+        "note": note,
         "lower": words.lower_is_better(metric),
         "guesses": {words.GUESSES[k]: words.value(k, v) for k, v in guesses.items()},
         "n": words.count(tuned["n"]),
         "strip": strip(numbers, list(guesses.values()), top),
         "top": f"{top:.1f}" if top > 1 else None,
         "effect": words.effect(metric, difference) if difference else "",
-        "gain": words.gain(
-            metric, (difference or {"value": tuned[metric] - base[metric]})["value"]
-        ),
+        "gain": gain,
         "gain_interval": _interval_text(words.gain, metric, difference) if difference else None,
     } | {
         m: {

@@ -6,7 +6,7 @@ from typing import Any
 
 MINUS, THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 NOT_METRICS = (
-    *("n", "n_groups", "chance", "majority", "interval", "gain"),
+    *("n", "n_groups", "n_correct", "chance", "majority", "interval", "gain"),
     *("doubted", "largest_gap", "largest_gap_chance"),  # each has a section of its own
 )
 NAMES = {
@@ -42,6 +42,7 @@ NOTES = {
     "vqa_accuracy": "soft accuracy of VQA v2, where ten people answered",
     "aurc": "mean error when only the surer answers count",
 }
+CORRECT = "_correct"
 GUESSES = {"chance": "chance", "majority": "always the most frequent"}
 
 
@@ -56,7 +57,14 @@ class Verdict:
 
 def name_of(metric: str) -> str:
     """A metric's name for people; an unknown one is spelled out from its key."""
+    if is_of_correct(metric):
+        return f"{name_of(metric.removesuffix(CORRECT))} where the class is right"
     return NAMES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def is_of_correct(metric: str) -> bool:
+    """Whether a metric is of the examples whose class a model has right: each model has others."""
+    return metric.endswith(CORRECT)
 
 
 def lower_is_better(metric: str) -> bool:
@@ -106,6 +114,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", THIN_SPACE)
 
 
+def share(part: float) -> str:
+    """Per cent with as many digits as it has: 95%, 97.5%."""
+    return f"{part * 100:g}%"
+
+
 def effect(metric: str, difference: Mapping[str, float]) -> str:
     """Whether a paired difference is better, worse or unclear: its interval decides."""
     sign = -1 if lower_is_better(metric) else 1
@@ -140,7 +153,7 @@ def verdict(
         [
             f"{name_of(metric)} {verb} {path} on {count(tuned['n'])} test examples, a paired "
             f"difference of {gain(metric, difference['value'])} "
-            f"({confidence:.0%} interval {interval}).",
+            f"({share(confidence)} interval {interval}).",
             conclusion,
             *_against_guessing(metric, tuned),
             *_setbacks(metric, tuned["gain"]),
@@ -171,18 +184,14 @@ def gap(base: Mapping[str, Any], tuned: Mapping[str, Any], confidence: float) ->
     found = value("largest_gap", tuned["largest_gap"])
     bounds = tuned.get("interval", {}).get("largest_gap")
     interval = (
-        f" ({confidence:.0%} interval {value('largest_gap', bounds['low'])} to "
+        f" ({share(confidence)} interval {value('largest_gap', bounds['low'])} to "
         f"{value('largest_gap', bounds['high'])})"
         if bounds
         else ""
     )
     chance = tuned["largest_gap_chance"]
     beyond = bounds is not None and bounds["low"] > chance
-    conclusion = (
-        "which is more than chance makes: look at the groups below"
-        if beyond
-        else "which chance alone may make"
-    )
+    conclusion = "which is more than chance makes" if beyond else "which chance alone may make"
     return (
         f"The largest gap between two groups of one property is {found}{interval} with the tuned "
         f"model, {conclusion}. Groups drawn at random differ by {value('largest_gap', chance)}; "
@@ -212,6 +221,9 @@ def heatmap_verdict(gradcam: Mapping[str, Any]) -> Verdict:
         f"{nats(drops['gradcam'])} nats of log-probability ({nats(own['low'])} to "
         f"{nats(own['high'])}, {count(gradcam['n'])} examples): {found}."
     ]
+    if gradcam["n_groups"] == 1:
+        beaten = 0
+        sentences.append("From one example, or several of one picture, noise cannot be told.")
     if not beaten:
         sentences.append("These heatmaps are not shown to explain anything.")
     kind = "worse" if not beaten else "better" if beaten == rivals else "unclear"

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.report.tables import metric_rows
-from src.report.words import effect, gain, headline, heatmap_verdict, name_of, value, verdict
+from src.report.words import effect, gain, headline, heatmap_verdict, name_of, share, value, verdict
 
 
 def judged(low, high, *, metric="accuracy", tuned=0.8, base=0.7, interval_low=0.75, **others):
@@ -60,7 +60,7 @@ def test_an_accuracy_no_better_than_guessing_is_said_to_be_so():
     ],
 )
 def test_a_guess_stands_beside_the_metrics_that_it_guesses(metrics, guessed):
-    numbers = {"n": 10, "majority": 0.2, **dict.fromkeys(metrics, 0.5)}
+    numbers = {"n": 10, "n_correct": 5, "majority": 0.2, **dict.fromkeys(metrics, 0.5)}
     rows = metric_rows(SimpleNamespace(metrics={"base": numbers, "tuned": numbers}))
     assert [row["name"] for row in rows] == [name_of(metric) for metric in metrics]
     shown = [metric for metric, row in zip(metrics, rows, strict=True) if row["guesses"]]
@@ -94,10 +94,11 @@ def test_gains_carry_a_sign(number, text):
     assert gain("rougeL", number) == text
 
 
-def heatmap(edges, random, randomised):
+def heatmap(edges, random, randomised, groups=60):
     drops = {"gradcam": 1.0, "edges": edges, "random": random, "randomised": randomised}
     intervals = {k: {"low": v - 0.1, "high": v + 0.1} for k, v in drops.items()}
-    found = heatmap_verdict({"n": 60, "deletion": drops, "deletion_interval": intervals})
+    numbers = {"n": 60, "n_groups": groups, "deletion": drops, "deletion_interval": intervals}
+    found = heatmap_verdict(numbers)
     return found.badge, " ".join(found.sentences)
 
 
@@ -108,6 +109,25 @@ def test_heatmaps_that_beat_every_baseline():
         "more than the picture's edges (0.50), random parts (0.20) and Grad-CAM of "
         "randomised weights (0.70)."
     )
+
+
+def test_heatmaps_of_a_single_example_beat_nothing():
+    badge, text = heatmap(0.5, 0.2, 0.7, groups=1)
+    assert badge == "Beats 0 of 3 baselines"
+    assert "noise cannot be told. These heatmaps are not shown to explain anything." in text
+
+
+def test_a_metric_of_the_right_examples_has_no_gain_and_says_how_many_they_are():
+    base = {"n": 10, "n_correct": 4, "rougeL_correct": 0.2}
+    tuned = {"n": 10, "n_correct": 7, "rougeL_correct": 0.3}
+    (row,) = metric_rows(SimpleNamespace(metrics={"base": base, "tuned": tuned}))
+    assert row["name"] == "ROUGE-L where the class is right"
+    assert row["gain"] is None
+    assert row["note"] == "of 4 examples with the base and of 7 tuned, not the same ones"
+
+
+def test_a_confidence_keeps_its_digits():
+    assert [share(part) for part in (0.95, 0.975, 0.999)] == ["95%", "97.5%", "99.9%"]
 
 
 def test_heatmaps_that_beat_some():

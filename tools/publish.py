@@ -81,9 +81,15 @@ def _address(to: Place, repo: str | None, output: Path | None) -> str:
 
 def _check_output(output: Path) -> None:
     """Only what this command wrote, or nothing, may be written over."""
-    empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not empty and not (output / bundle.PARAMETERS).is_file():
-        raise UserError(f"--output {output}: holds something else; name a folder that is not there")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"--output {output}: is a file; name a folder that is not there")
+    if odd := bundle.strangers(output):
+        raise UserError(
+            f"--output {output}: holds {odd[0]}, which this command did not write; name a folder "
+            "that is not there"
+        )
 
 
 def _announce(

@@ -82,8 +82,9 @@ def fill(trained: Trained, target: Target, folder: Path, weights: bool = True) -
         _adapter(trained, folder)
     write_json(folder / RECIPE, trained.knowledge)
     write_json(folder / METRICS, trained.metrics)
-    write_json(folder / PARAMETERS, record(trained))
     card.of(trained, target.address, target.licence, target.merged).save(folder / CARD)
+    # With the names of all files, by which a later run knows what it may write over.
+    write_json(folder / PARAMETERS, record(trained) | {"files": [*contents(folder), PARAMETERS]})
 
 
 def _adapter(trained: Trained, folder: Path) -> None:
@@ -98,6 +99,14 @@ def _adapter(trained: Trained, folder: Path) -> None:
         known = {"base_model_name_or_path": trained.manifest["id"]}
         known |= {"revision": trained.manifest["revision"]}
     write_json(folder / ADAPTER[1], config | known)
+
+
+def strangers(folder: Path) -> list[str]:
+    """The files of a folder that `fill` did not write."""
+    file = folder / PARAMETERS
+    known = read_json(file) if file.is_file() else {}
+    own = known.get("files", ()) if isinstance(known, dict) else ()
+    return [name for name in contents(folder) if name not in own]
 
 
 def contents(folder: Path) -> dict[str, int]:

@@ -86,8 +86,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(here):
     (here / "pictures").mkdir()
     (here / "pictures/1.png").write_bytes(b"mine")
     said = one_line(run(NAME, "--to", "folder", "--output", here / "pictures", "--yes"))
-    assert "holds something else" in said
+    assert "pictures: holds 1.png, which this command did not write" in said
     assert (here / "pictures/1.png").read_bytes() == b"mine"
+    written = (NAME, "--to", "folder", "--output", here / "out", "--yes")
+    assert run(*written).exit_code == 0
+    (here / "out/LICENSE").write_text("mine")
+    assert "out: holds LICENSE, which" in one_line(run(*written))
+    assert (here / "out/LICENSE").read_text() == "mine"
 
 
 def test_what_changed_since_the_training_stops_it_but_for_force(here):

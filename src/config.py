@@ -4,6 +4,7 @@
 has no scale in it.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ PARAMS = Path("params.yaml")
 SCALES = ("tiny", "full")
 # Keys of the folded values that are no keys of the file.
 FOLDED = {"data": {"name", "source"}, "base": {"name", "model"}, "recipes": {"name", "train"}}
+RESERVED = ("data", "base", "ablations")  # folders of metrics beside those of recipes
 # Keys that hold one value a scale, by section. Labels may be those of both.
 SCALED = {
     "data": ("near_duplicate_distance", "limit", "image_size", "labels"),
@@ -146,6 +148,10 @@ def _at_scale(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
 
     def blocks(key: str) -> dict[str, dict[str, Any]]:
         for name, block in section(key).items():
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise UserError(f"{path}: {key}.{name}: a name has letters, digits, _ and - alone")
+            if key == "recipes" and name in RESERVED:
+                raise UserError(f"{path}: {key}.{name}: that folder of metrics is taken; rename it")
             if unknown := FOLDED[key] & mapping(block, f"{key}.{name}").keys():
                 raise UserError(f"{path}: {key}.{name}.{unknown.pop()}: unknown key")
         return section(key)

@@ -369,6 +369,22 @@ def test_the_name_of_a_grid_is_one_of_a_file(params: Path) -> None:
         config.load(params)
 
 
+@pytest.mark.parametrize("section", ["data", "base", "recipes"])
+def test_a_name_that_dvc_would_take_for_a_key_is_refused(params: Path, section: str) -> None:
+    first = next(iter(YAML().load(params)[section].items()))
+    values = YAML().load(params)[section] | {"qwen2.5": first[1]}
+    put(params, {section: dict(values)})
+    with pytest.raises(UserError, match=rf"{section}\.qwen2\.5: a name has letters, digits, _"):
+        config.load(params)
+
+
+def test_a_recipe_that_would_write_where_others_do_is_refused(params: Path) -> None:
+    recipes = YAML().load(params)["recipes"]
+    put(params, {"recipes.ablations": recipes["emotion_llava"]})
+    with pytest.raises(UserError, match=r"recipes\.ablations: that folder of metrics is taken"):
+        config.load(params)
+
+
 def test_an_experiment_may_empty_a_block_that_a_grid_writes_into(params: Path) -> None:
     apply_overrides(params, ["recipes.esnlive_qwen2vl.classifier=null"])
     assert config.load(params).recipes["esnlive_qwen2vl"].classifier is None

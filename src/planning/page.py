@@ -185,7 +185,9 @@ def together(plans: Sequence[Plan], here: Machine) -> str:
     data = {p.recipe.data: p for p in plans}
     weights = sum(known.bytes or 0 for known in models.values())
     raw = sum(p.raw.bytes or 0 for p in data.values())
-    room = _room({"disk": sum(p.repository_bytes for p in data.values()), "cache": weights}, here)
+    # Raw and prepared data are those of all their recipes; features and checkpoints are not.
+    disk = sum(p.data_bytes for p in data.values()) + sum(p.own_bytes for p in plans)
+    room = _room({"disk": disk, "cache": weights}, here)
     unknown = [name for name, p in data.items() if p.raw.bytes is None]
     without = f", without the unknown size of {', '.join(unknown)}" if unknown else ""
     download = f"together: download {(weights + raw) / GB:.1f} GB{without}"

@@ -69,13 +69,21 @@ class Plan:
         return min(self.data.limit or examples, examples)
 
     @property
-    def repository_bytes(self) -> int:
-        """What the stages write at most, without the raw files where nobody knows their size."""
+    def data_bytes(self) -> int:
+        """What the data take at most, without the raw files where nobody knows their size."""
         side, frames = self.data.image_size, self.data.frames or 1
-        prepared = self.pictures * frames * side**2 * PIXEL
-        features = self.pictures * self.needs.feature_bytes
+        return COPIES * ((self.raw.bytes or 0) + self.pictures * frames * side**2 * PIXEL)
+
+    @property
+    def own_bytes(self) -> int:
+        """What features and checkpoints take at most."""
         checkpoints = self.needs.made.trainable * (ADAPTER + 8) * self.recipe.train.evaluations
-        return COPIES * ((self.raw.bytes or 0) + prepared + features) + checkpoints
+        return COPIES * self.pictures * self.needs.feature_bytes + checkpoints
+
+    @property
+    def repository_bytes(self) -> int:
+        """What the stages write at most."""
+        return self.data_bytes + self.own_bytes
 
 
 def plan(params: Params, name: str) -> Plan:

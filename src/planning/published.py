@@ -61,7 +61,7 @@ def examples(source: Source) -> Examples | None:
         return Examples(source.esnlive.rows, pictures=pictures, **ESNLIVE_HELD_OUT)
     if source.webvid:
         return Examples(source.webvid.clips, note="if every address still answers")
-    named = source.kaggle.dataset if source.kaggle else source.abo.url
+    named = source.kaggle.dataset if source.kaggle else source.abo.url if source.abo else None
     return EXAMPLES.get(named)
 
 

@@ -1,12 +1,13 @@
 """What a plan says of this machine's GPU."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from src import config
 from src.planning.machine import machine
-from src.planning.page import block
+from src.planning.page import block, together
 from src.planning.plan import plan
 from tests.conftest import ROOT
 
@@ -49,6 +50,15 @@ def test_blip2_which_overflows_in_fp16_is_told_fp32_and_what_else_that_takes(ver
     assert first[0] == "recipes.vqa_blip2.precision.full"
     assert "precision.full: fp32" in said
     assert float(first[1]) > 8 >= float(others[-1][1])
+
+
+def test_two_recipes_on_the_same_data_each_keep_features_and_checkpoints(full, tmp_path):
+    one = plan(full, "emotion_qwen2vl")
+    assert one.data_bytes > 0 < one.own_bytes
+    here = replace(machine(24), disk=10**15, one_disk=False)
+    twice = one.data_bytes + 2 * one.own_bytes
+    assert f"yes: needs {twice / 1e9:.0f} GB on the disk" in together([one, one], here)
+    assert f"{twice / 1e9:.0f}" != f"{one.repository_bytes / 1e9:.0f}"
 
 
 def test_a_gpu_that_is_too_old_is_refused_whatever_its_memory(verdict, gpu):

@@ -46,6 +46,11 @@ def test_a_folder_of_ones_own_is_unknown_and_no_download():
     assert published.data_bytes(folder) == 0
 
 
+def test_a_source_of_which_nothing_is_published_is_unknown():
+    assert published.examples(Source.model_construct()) is None
+    assert published.data_bytes(Source.model_construct()) is None
+
+
 def test_a_bucket_says_its_size(full):
     assert published.data_bytes(full.data["abo"].source) == 87480320 + 3253381120
     assert published.data_bytes(full.data["fer"].source) is None

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from src.training.collator import IGNORED, Collator, Foretold, foretell
+from src.training.collator import IGNORED, Collator, Foretold, foretell, log_likelihood
 from src.training.sampler import ByLength
 from src.training.shared import EvenShares
 
@@ -16,13 +16,14 @@ from src.training.shared import EvenShares
 class AnswerLoss(EvenShares):
     """Mix into a Trainer: cross-entropy of the answer's tokens, and logits for no others.
 
-    An evaluation also measures `eval_accuracy`: the share of examples whose answer greedy decoding
-    would write, which is those whose every token is the most likely one after the right ones.
+    An evaluation's loss is the mean over all its tokens, whatever batches they came in. It also
+    measures `eval_accuracy`: the share of examples whose answer greedy decoding would write, which
+    is those whose every token is the most likely one after the right ones.
     """
 
     eval_collator: Collator | None = None  # of evaluations, where it is not that of training
     lengths: Sequence[int] | None = None  # of the examples, where like ones come together
-    _right: list[torch.Tensor] | None = None  # of each batch of an evaluation
+    _seen: list[torch.Tensor] | None = None  # of each batch of an evaluation: see `_note`
 
     def compute_loss(
         self,
@@ -33,19 +34,28 @@ class AnswerLoss(EvenShares):
     ) -> Any:
         """Mean over the answer tokens of the batch, or of all batches of an optimizer step."""
         said = foretell(model, inputs)
-        if self._right is not None:
+        if self._seen is not None:
             wrong = torch.zeros_like(said.answered)
             wrong[said.answered] = said.logits.argmax(-1) != said.targets
-            self._note(~wrong.any(1))
+            self._note(said, ~wrong.any(1))
         loss = self._text_loss(said, num_items_in_batch)
         return (loss, {}) if return_outputs else loss
 
-    def _note(self, right: torch.Tensor) -> None:
-        """Keep which examples of an evaluation were right, those of all processes: (batch,)."""
-        self._right.append(self.accelerator.gather_for_metrics(right))
+    def _note(self, said: Foretold, right: torch.Tensor, *others: torch.Tensor) -> None:
+        """Keep of each example whether it was right, its loss, its tokens, and others: (batch,).
+
+        They are those of all processes.
+        """
+        numbers = (right, -log_likelihood(said), said.answered.sum(1), *others)
+        rows = torch.stack([number.float() for number in numbers], 1)
+        self._seen.append(self.accelerator.gather_for_metrics(rows))
+
+    def _mean_loss(self, seen: torch.Tensor) -> torch.Tensor:
+        """Of what was noted of all examples: (examples, numbers)."""
+        return seen[:, 1].sum() / seen[:, 2].sum().clamp(min=1)
 
     def _text_loss(self, said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:
-        if self._right is not None or tokens is None:
+        if self._seen is not None or tokens is None:
             return answer_loss(said, None)
         # Tokens are those of all processes, over which the gradients are then averaged.
         return answer_loss(said, tokens) * self.accelerator.num_processes
@@ -72,14 +82,15 @@ class AnswerLoss(EvenShares):
             self.data_collator = training
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """The trainer's own, with the accuracy."""
+        """The trainer's own, with the accuracy and the loss of all examples."""
         # The one of sequence-to-sequence counts what fills up the last batches too.
         self.gather_function = self.accelerator.gather_for_metrics
-        self._right = []
+        self._seen = []
         output = super().evaluation_loop(*args, **kwargs)
-        accuracy = torch.cat(self._right).float().mean().item()
-        self._right = None
-        output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_accuracy"] = accuracy
+        seen, self._seen = torch.cat(self._seen).double(), None
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics[f"{prefix}_accuracy"] = seen[:, 0].mean().item()
+        output.metrics[f"{prefix}_loss"] = self._mean_loss(seen).item()
         return output
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -111,16 +122,21 @@ class JointLoss(AnswerLoss):
         """Mean over answer tokens and mean over examples, of the batch or of a whole step."""
         said = foretell(model, inputs, classify=True)
         classes = inputs["class_labels"]
-        if self._right is not None:
-            self._note(said.class_logits.argmax(1) == classes)
+        if self._seen is not None:
+            each = functional.cross_entropy(said.class_logits, classes, reduction="none")
+            self._note(said, said.class_logits.argmax(1) == classes, each)
         real = (classes != IGNORED).sum().clamp(min=1)
-        count = real if self._right is not None or num_items_in_batch is None else self.own
+        count = real if self._seen is not None or num_items_in_batch is None else self.own
         class_loss = functional.cross_entropy(
             said.class_logits, classes, ignore_index=IGNORED, reduction="sum"
         )
         text_loss = self._text_loss(said, num_items_in_batch)
         loss = self.class_weight * class_loss / count + (1 - self.class_weight) * text_loss
         return (loss, {}) if return_outputs else loss
+
+    def _mean_loss(self, seen: torch.Tensor) -> torch.Tensor:
+        text_loss = super()._mean_loss(seen)
+        return self.class_weight * seen[:, 3].mean() + (1 - self.class_weight) * text_loss
 
 
 def answer_loss(said: Foretold, tokens: torch.Tensor | int | None) -> torch.Tensor:

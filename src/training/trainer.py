@@ -130,9 +130,9 @@ def fit(
     except torch.OutOfMemoryError:
         raise UserError(
             "the GPU's memory is too small for a batch_size of "
-            f"{arguments.per_device_train_batch_size}; lower it and raise gradient_accumulation by "
-            "as much, or set gradient_checkpointing; "
-            "`python -m tools.plan` says what a recipe takes. What is trained is kept"
+            f"{arguments.per_device_train_batch_size}; set gradient_checkpointing, which goes on "
+            "from what is trained, or lower batch_size and raise gradient_accumulation by as much, "
+            "which begins anew; `python -m tools.plan` says what a recipe takes"
         ) from None
     return trainer.state.log_history
 

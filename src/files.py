@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 VIDEO_SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
-PICTURE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+PICTURE_SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff"),
+    ".webp",
+}
 
 
 def is_file(path: Path) -> bool:
@@ -35,8 +38,9 @@ def whole(path: Path) -> Iterator[Path]:
             if file.is_file():
                 # Some writers make files that their owner alone can read: no cache to share.
                 file.chmod(file.stat().st_mode | 0o044)
-        _remove(path)
-        beside.rename(path)
+        if path.is_dir() or beside.is_dir():
+            _remove(path)
+        beside.replace(path)  # of a file at once: at no moment is neither there
     finally:
         _remove(beside)
 

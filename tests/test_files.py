@@ -1,4 +1,5 @@
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,18 @@ def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
             beside.mkdir()
             (beside / name).touch()
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+
+
+def test_a_file_is_there_at_every_moment_while_another_takes_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "answers"
+    path.write_text("old")
+    seen = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda s, t: (seen.append(t.read_text()), replace(s, t)))
+    with whole(path) as beside:
+        beside.write_text("new")
+    assert seen == ["old"]
+    assert path.read_text() == "new"
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -11,11 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+import typer
 from tqdm import tqdm
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_file, whole
 from src.readers.webvid import Videos, places, videos_below
+from src.sources.folder import files_below
 
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {
@@ -45,7 +47,7 @@ def read_inputs(
     if path.suffix.lower() == ".csv" and path.is_file():
         rows = _from_csv(path, images or path.parent, limit)
     elif path.is_dir():
-        rows = [{"image": str(file)} for file in sorted(path.rglob("*")) if _is_medium(file)]
+        rows = [{"image": str(file)} for file in _media_below(path)]
     elif path.is_file():
         rows = [{"image": files}]
     else:
@@ -58,8 +60,17 @@ def read_inputs(
     return [{**row, "question": row.get("question") or question} for row in rows[:limit]]
 
 
-def _is_medium(file: Path) -> bool:
-    return file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()
+def _media_below(folder: Path) -> list[Path]:
+    """The pictures and videos below a folder, by their names; what else is there is told."""
+    files = sorted(files_below(folder))
+    media = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES]
+    if others := sorted(set(files) - set(media)):
+        typer.echo(
+            f"note: {len(others)} files are not asked about, as their names are those of no picture"
+            f" or video, {others[0]} first",
+            err=True,
+        )
+    return media
 
 
 def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:

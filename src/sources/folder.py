@@ -36,14 +36,20 @@ def _copy_folder(origin: Path, folder: Path) -> dict[str, object]:
         raise UserError(f"{origin}: {what}; correct the path")
     if folder.resolve().is_relative_to(origin.resolve()):
         raise UserError(f"{origin}: holds the repository's own {folder.parent}; name another")
-    files = list(_files(origin, ()))
+    files = list(files_below(origin))
     if not files:
         raise UserError(f"{origin}: holds no files; put some there or correct the path")
     return {"files": len(files), "bytes": _copy(files, origin, folder)}
 
 
-def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """The files below a folder in a fixed order; `above` are the real folders around it."""
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder in a fixed order, without hidden ones and litter.
+
+    Links are followed, but for those to `above`, the real folders around it.
+
+    Raises:
+        UserError: a link leads to nothing.
+    """
     around = (*above, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in LITTER:
@@ -53,7 +59,7 @@ def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         elif path.is_dir():
             real = path.resolve()
             if not any(outer.is_relative_to(real) for outer in around):
-                yield from _files(path, around)
+                yield from files_below(path, around)
         elif path.is_symlink():
             raise UserError(f"{path}: links to nothing; remove it or bring its file back")
 

@@ -105,6 +105,19 @@ def test_a_folder_becomes_a_table_with_its_bad_files_in_it(here, architecture, e
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_of_a_folder_is_not_asked_about_is_told_and_links_are_followed(here, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("a.JFIF", "b.heic", "labels.txt", ".hidden.png"):
+        (folder / name).touch()
+    (folder / "linked").symlink_to(here / "mine/more")
+    asked = [Path(row["image"]).name for row in batch.read_inputs(str(folder), None, None)]
+    assert asked == ["a.JFIF", "b.heic", "4.png", "5.png"]
+    told = capsys.readouterr().err
+    assert "note: 1 files are not asked about" in told
+    assert "labels.txt first" in told
+
+
 def test_a_question_of_ones_own_is_doubted_by_a_model_that_knows_one(here, architecture):
     doubt = load(architecture.recipe.name).ask(["mine/0.png"], "What is the weather?")["doubt"][0]
     knows_one = architecture.recipe.task == "classify"

@@ -88,8 +88,13 @@ def _ask(
 ) -> tuple[Generated, np.ndarray | None]:
     task = collator.task
     two_heads = task.classifies and hasattr(base_of(model), CLASSIFIER)
-    choices = None if two_heads else task.choices
-    said = generate(model, collator, records, recipe.generation, batch_size, seed, choices)
+    choices, generation = None if two_heads else task.choices, recipe.generation
+    if choices:
+        # What is cut off names no class.
+        longest = max(len(collator.answer_ids(choice)) for choice in choices)
+        most = max(generation.max_new_tokens, longest)
+        generation = generation.model_copy(update={"max_new_tokens": most})
+    said = generate(model, collator, records, generation, batch_size, seed, choices)
     if two_heads:
         return said, classify(model, collator, records, batch_size)
     return said, said.scores

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import typer
+from datasets import Dataset
 from peft import PeftModel
 from transformers import set_seed
 
@@ -18,11 +20,13 @@ from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
 from src.records import read_labels
 from src.schema import Data, Evaluate, Recipe
+from src.training.collator import Collator, without_media
 from src.training.each_epoch import answered_each_epoch
 from src.training.load import check_records, load_collator
 from src.training.shared import whole_weights
 from src.training.trainer import train
 
+HARMLESS = ("processes", "sharding", "workers", "gradient_checkpointing")
 # What of a recipe its adapter's answers hang on.
 ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
@@ -45,9 +49,11 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
     model = add_lora(model, recipe.lora)
     train_set, validation_set = (shown(path, features) for path in splits)
+    collator = load_collator(recipe, answers=True, pool_seed=seed, features=features)
+    tell_cut_answers(recipe, collator, train_set)
     log = train(
         model,
-        load_collator(recipe, answers=True, pool_seed=seed, features=features),
+        collator,
         train_set,
         validation_set,
         recipe.train,
@@ -67,6 +73,25 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
             copy_improvements(checkpoints, adapter)
     write_curve(log, Path("metrics") / recipe.name / "loss.csv")
     shutil.rmtree(checkpoints)
+
+
+def tell_cut_answers(recipe: Recipe, collator: Collator, train_set: Dataset) -> None:
+    """Say so where answers are learned that are too long to be written whole.
+
+    Names of classes are written whole, however long.
+    """
+    task, most = collator.task, recipe.generation.max_new_tokens
+    if (task.choices and recipe.classifier is None) or not is_first():
+        return
+    records = without_media(train_set)
+    lengths = [len(collator.answer_ids(task.answer(record))) for record in records]
+    if cut := sum(length > most for length in lengths):
+        typer.echo(
+            f"note: params.yaml: recipes.{recipe.name}.generation.max_new_tokens: {most} cuts "
+            f"answers like {cut} of the {len(lengths)} that are learned; the longest has "
+            f"{max(lengths)} tokens",
+            err=True,
+        )
 
 
 def save_adapter(
@@ -100,10 +125,10 @@ def checkpoint_folder(recipe: Recipe, seed: int, made_of: Mapping[str, str]) -> 
     """Where this very run keeps its checkpoints: outside of the workspace that DVC cleans.
 
     Its name holds a digest of parameters, of what features hang on, and of code, so that a run
-    never goes on from another's checkpoint. The number of processes has no part in it: it changes
-    no loss but by dropout.
+    never goes on from another's checkpoint. What changes no loss, or none but by dropout, has no
+    part in it: processes, workers, checkpointing.
     """
-    known = recipe.model_dump(exclude={"train": {"processes", "sharding"}})
+    known = recipe.model_dump(exclude={"train": set(HARMLESS)})
     found = hashlib.sha256(json.dumps([known, seed, made_of], sort_keys=True).encode())
     for path in sorted(Path("src").rglob("*.py")):
         found.update(digest(path).encode())

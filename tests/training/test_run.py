@@ -1,4 +1,7 @@
-from src.training.run import checkpoint_folder, write_curve
+from src import tasks
+from src.training.load import collator_of
+from src.training.run import checkpoint_folder, tell_cut_answers, write_curve
+from tests.conftest import LABELS
 
 
 def test_checkpoints_of_other_weights_settings_or_seeds_are_not_gone_on_from(recipe):
@@ -8,6 +11,15 @@ def test_checkpoints_of_other_weights_settings_or_seeds_are_not_gone_on_from(rec
     assert checkpoint_folder(other, 1, {"base": "one"}) != first
     assert checkpoint_folder(recipe, 2, {"base": "one"}) != first
     assert checkpoint_folder(recipe, 1, {"base": "two"}) != first
+
+
+def test_what_changes_no_loss_goes_on_from_the_same_checkpoints(recipe):
+    first = checkpoint_folder(recipe, 1, {})
+    for change in ({"gradient_checkpointing": True}, {"workers": 3}, {"processes": 2}):
+        train = recipe.train.model_copy(update=change)
+        assert checkpoint_folder(recipe.model_copy(update={"train": train}), 1, {}) == first
+    train = recipe.train.model_copy(update={"batch_size": 1})
+    assert checkpoint_folder(recipe.model_copy(update={"train": train}), 1, {}) != first
 
 
 def test_checkpoints_lie_where_dvc_was_started(recipe, tmp_path, monkeypatch):
@@ -20,3 +32,28 @@ def test_a_curve_has_a_row_a_loss(tmp_path):
     write_curve(log, tmp_path / "loss.csv")
     expected = "step,split,loss\n1,train,2.0\n2,validation,1.5\n"
     assert (tmp_path / "loss.csv").read_text() == expected
+
+
+def test_answers_that_could_not_be_written_whole_are_told(base, recipe, capsys):
+    asks = recipe.prompt.model_copy(update={"question": "{question}"})
+    recipe = recipe.model_copy(update={"task": "answer", "prompt": asks})
+    short = recipe.generation.model_copy(update={"max_new_tokens": 4})
+    recipe = recipe.model_copy(update={"generation": short})
+    collator = collator_of(base, recipe, tasks.load(recipe, None), answers=True)
+    records = [{"answers": ["on the left side of the wooden table"]}, {"answers": ["a"]}]
+    longest = len(collator.answer_ids(records[0]["answers"][0]))
+    tell_cut_answers(recipe, collator, records)
+    assert capsys.readouterr().err == (
+        "note: params.yaml: recipes.emotion_qwen2vl.generation.max_new_tokens: 4 cuts answers like "
+        f"1 of the 2 that are learned; the longest has {longest} tokens\n"
+    )
+    tell_cut_answers(recipe, collator, records[1:])
+    assert capsys.readouterr().err == ""
+
+
+def test_names_of_classes_are_written_whole_and_nothing_is_told(base, recipe, capsys):
+    short = recipe.generation.model_copy(update={"max_new_tokens": 1})
+    recipe = recipe.model_copy(update={"generation": short})
+    collator = collator_of(base, recipe, tasks.load(recipe, LABELS), answers=True)
+    tell_cut_answers(recipe, collator, [{"label": label} for label in LABELS])
+    assert capsys.readouterr().err == ""

@@ -10,6 +10,7 @@ peak of the GPU's memory is its alone.
 """
 
 import math
+import os
 import random
 import statistics
 import sys
@@ -83,6 +84,8 @@ def main(
     """Print a table of training, one of memory beside others, and one of scoring."""
     if not torch.cuda.is_available():
         sys.exit("error: there is no GPU here; benchmarks.train_speed runs without one")
+    # The Trainer would share each batch among all that it sees. Processes that are started see one.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     rate = alone(matrix_rate)
     print(f"{torch.cuda.get_device_name()}: {rate:.0f} TFLOP/s in bf16 products of {SIDE} x {SIDE}")
     found = {}

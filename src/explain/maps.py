@@ -16,6 +16,7 @@ from torch.nn import functional
 from src.explain.targets import Explained
 from src.inference.generate import base_of
 
+LOSS_SCALE = 1024  # of small gradients in 16 bits; each map is divided by its own largest value
 Grid = tuple[int, int]  # rows and columns
 
 
@@ -26,7 +27,7 @@ class EachCAM(GradCAM):
         """Maps (batch, height, width) in [0, 1], number by number."""
         for number in self.activations_and_grads(pixels).unbind(1):
             # The newest gradient comes first, and is what a map is made of.
-            number.sum().backward(retain_graph=True)
+            (number.sum() * LOSS_SCALE).backward(retain_graph=True)
             yield self.aggregate_multi_layers(self.compute_cam_per_layer(pixels, [], False))
 
     def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from src.files import is_file
 
 Row = Mapping[str, str]
 
+SURPLUS = "more cells than columns: put quotes around a text with a comma"
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -22,10 +23,11 @@ SPLITS = {
 }
 
 
-def rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+def rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
     """The rows of a CSV file that hold anything, numbered from 1 without the heading.
 
-    Columns are named in lower case, and what is missing in a row is empty.
+    Columns are named in lower case, and what is missing in a row is empty. Of a row with a text
+    beyond the last column, whose cells may be shifted, only that is told.
 
     Raises:
         UserError: a required column is missing, or the file is no CSV in UTF-8.
@@ -40,8 +42,11 @@ def rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
                     f"{', '.join(reader.fieldnames) or 'none'}"
                 )
             for number, row in enumerate(reader, start=1):
-                texts = {k: v.strip() for k, v in row.items() if isinstance(v, str)}
-                if any(texts.values()):
+                surplus = row.pop(None, [])
+                texts = {k: v.strip() for k, v in row.items()}
+                if any(cell.strip() for cell in surplus):
+                    yield number, SURPLUS
+                elif any(texts.values()):
                     yield number, texts
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None

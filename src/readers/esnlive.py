@@ -52,9 +52,13 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
         optional = split == "test" and data.publisher_splits
         seen: dict[str, int] = {}
         for number, row in rows(table, REQUIRED):
+            place = f"{name} row {number}"
+            if isinstance(row, str):
+                yield Rejected(place, row)
+                continue
             first = seen.setdefault(row["pairid"], number)
             if fault := _fault(row, first, number, pictures, optional):
-                yield Rejected(f"{name} row {number}", fault)
+                yield Rejected(place, fault)
             else:
                 yield _example(row, split, folder, pictures, labels)
 

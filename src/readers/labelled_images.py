@@ -223,6 +223,8 @@ def _regions(path: Path, folder: Path) -> Regions:
     if not path.is_file():
         return regions
     for number, row in rows(path, ("image", "name", *SIDES)):
+        if isinstance(row, str):
+            raise UserError(f"{path}: row {number}: {row}")
         try:
             box = tuple(float(row[side]) for side in SIDES)
             if not all(map(math.isfinite, box)):

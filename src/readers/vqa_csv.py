@@ -39,7 +39,9 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
             yield _example(row, f"{name} row {number}", table, folder, data)
 
 
-def _example(row: Row, place: str, table: Path, folder: Path, data: Data) -> Raw | Rejected:
+def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) -> Raw | Rejected:
+    if isinstance(row, str):
+        return Rejected(place, row)
     path = _picture(row["image_name"], table, folder)
     if isinstance(path, str):
         return Rejected(place, path)

@@ -89,8 +89,10 @@ def videos_below(folder: Path) -> Videos:
 
 
 def _clip(
-    row: Row, place: str, table: Path, split: str | None, folder: Path, videos: Videos
+    row: Row | str, place: str, table: Path, split: str | None, folder: Path, videos: Videos
 ) -> _Clip | Rejected:
+    if isinstance(row, str):
+        return Rejected(place, row)
     video, pages = row["videoid"], row.get("page_dir", "").replace("\\", "/")
     if not video:
         return Rejected(place, "no videoid")

@@ -186,6 +186,7 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
         row("", picture="1.jpg"),
         row("1.jpg#8", picture="notes.txt"),
         row("1.jpg#9"),
+        (*row("1.jpg#10", why="He sits"), "as one sees."),
     )
     assert rejected(folder, data) == {
         "esnlive_train.csv row 2": "pairID twice: 1.jpg#0 is that of row 1",
@@ -200,6 +201,8 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
         "esnlive_train.csv row 11": "no pairID",
         "esnlive_train.csv row 12": "no pairID",
         "esnlive_train.csv row 13": "no such picture: notes.txt",
+        "esnlive_train.csv row 15": "more cells than columns: put quotes around a text with a "
+        "comma",
     }
     ids = [raw.id for raw in found(folder, data)]
     assert ids == ["images/1.jpg#1.jpg#0", "images/1.jpg#1.jpg#9"]

@@ -127,7 +127,8 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     lines = [
         *("image_name,question,answer,split", "a.jpg,What is it?,cup,train", ",What?,cup,"),
         *("none.jpg,What?,cup,", "../secret.jpg,What?,cup,", "a.jpg, ,cup,", "a.jpg,What?,,"),
-        *("", "a.jpg,What?,cup,later", "a.jpg", "a.jpg,More?,cup,,left,over"),
+        *("", "a.jpg,What?,cup,later", "a.jpg", "a.jpg,Spare?,cup,,,"),
+        "a.jpg,What colour is it, mostly?,red,,left,over",
     ]
     table(folder / "all.csv", *lines)
     assert rejected(folder, data) == {
@@ -138,8 +139,9 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
         "all.csv row 6": "no answer",
         "all.csv row 7": "no split: later",
         "all.csv row 8": "no question",
+        "all.csv row 10": "more cells than columns: put quotes around a text with a comma",
     }
-    assert [raw.question for raw in found(folder, data)] == ["What is it?", "More?"]
+    assert [raw.question for raw in found(folder, data)] == ["What is it?", "Spare?"]
 
 
 def test_no_answer_is_needed_in_a_test_that_stays_one(tmp_path: Path, data: Data) -> None:

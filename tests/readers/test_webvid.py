@@ -9,6 +9,7 @@ from src.records import Raw, Rejected
 from src.schema import Data, Source
 
 HEADING = "videoid,name,page_dir,duration,contentUrl"
+CUT = "7,A man walks, then sits,a,PT1S,http://x"  # a caption without its quotes
 
 
 @pytest.fixture
@@ -145,13 +146,14 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     fill(tmp_path, "secret.mp4")
     outside = os.fspath(tmp_path / "secret")
     rows = ["7,A dog runs,a,,", ",A dog,a,,", "7, ,a,,", "9,A cat,a,,", f"{outside},A cat,,,"]
-    table(folder / "all.csv", HEADING, *rows, "../../../secret,A cat,,,", "", ",,,,")
+    table(folder / "all.csv", HEADING, *rows, "../../../secret,A cat,,,", "", ",,,,", CUT)
     assert rejected(folder, data) == {
         "all.csv row 2": "no videoid",
         "all.csv row 3": "no caption: 7",
         "all.csv row 4": "no such file: videos/a/9.mp4",
         "all.csv row 5": f"outside the data's folder: {outside}",
         "all.csv row 6": "outside the data's folder: ../../../secret",
+        "all.csv row 8": "more cells than columns: put quotes around a text with a comma",
     }
     assert [raw.group for raw in found(folder, data)] == ["7"]
 

@@ -1,10 +1,13 @@
 """Tables of questions about pictures: image_name, question and answer, beside their pictures.
 
-The answers may be several in a column `answers`, as a JSON list or with `|` between them, each as
-often as people gave it. A split is named in a column `split` or by the table's own name.
+The answers may be several in a column `answers`, each as often as people gave it: a list in JSON or
+Python, of texts, numbers or VQA v2's objects, or texts with `|` between them. A split is named in a
+column `split` or by the table's own name.
 """
 
+import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +54,8 @@ def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) 
     if row.get("split") and named not in SPLITS:
         return Rejected(place, f"no split: {named}")
     split, answers = SPLITS.get(named), _answers(row)
+    if isinstance(answers, str):
+        return Rejected(place, answers)
     # A publisher may keep the answers of a test; what may become a training example needs one.
     if not answers and not (split == "test" and data.publisher_splits):
         return Rejected(place, "no answer")
@@ -74,18 +79,39 @@ def _picture(name: str, table: Path, folder: Path) -> Path | str:
     return find(name, tops, folder)
 
 
-def _answers(row: Row) -> tuple[str, ...]:
-    """The references: `answer`, then what `answers` has beside it, each as often as it has it."""
-    listed = row.get("answers", "")
-    try:
-        several = json.loads(listed) if listed.startswith("[") else listed.split("|")
-    except json.JSONDecodeError:
-        several = listed.split("|")
-    answer, votes = row.get("answer", ""), [str(vote).strip() for vote in several]
+def _answers(row: Row) -> tuple[str, ...] | str:
+    """The references, or why they cannot be read.
+
+    They are `answer`, then what `answers` has beside it, each as often as it has it.
+    """
+    answer, votes = row.get("answer", ""), _votes(row.get("answers", ""))
+    if isinstance(votes, str):
+        return votes
     same = [vote for vote in votes if vote.casefold() == answer.casefold()]
     if same:
         votes.remove(same[0])
     return tuple(filter(None, [answer, *votes]))
+
+
+def _votes(cell: str) -> list[str] | str:
+    """The texts that a cell `answers` lists, or why it has none."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return [text.strip() for text in cell.split("|")]
+    try:
+        listed = json.loads(cell)
+    except (ValueError, RecursionError):
+        # Python joins texts with no comma between them, as NumPy writes a list.
+        if re.search(r"""['"]\s+['"]""", cell):
+            return f"answers without a comma between them: {cell}"
+        try:
+            listed = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return f"answers are no list in JSON or Python: {cell}"
+    texts = [item.get("answer") if isinstance(item, dict) else item for item in listed]
+    for item, text in zip(listed, texts, strict=True):
+        if isinstance(text, bool) or not isinstance(text, str | int | float):
+            return f"no text or number among the answers: {item}"
+    return [str(text).strip() for text in texts]
 
 
 def _kind(answer: str) -> str:

@@ -95,6 +95,9 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, data: Data) -> None:
         (["answer,answers", "no,yes|yes|no|yes|no"], ("no", "yes", "yes", "yes", "no")),
         (["answer,answers", "Yes,yes|no|yes"], ("Yes", "no", "yes")),
         (["answers", '"[""yes"", ""no"", ""yes""]"'], ("yes", "no", "yes")),
+        (["answers", '"[\'net\', \'net\', ""fisher\'s"", 2]"'], ("net", "net", "fisher's", "2")),
+        (["answers", '"[{""answer"": ""net"", ""answer_id"": 1}]"'], ("net",)),
+        (["answers", "\"[{'answer': 'net'}, {'answer': 'mesh'}]\""], ("net", "mesh")),
     ],
 )
 def test_there_may_be_several_references_each_as_often_as_it_was_given(
@@ -104,6 +107,27 @@ def test_there_may_be_several_references_each_as_often_as_it_was_given(
     heading, row = lines
     table(tmp_path / "all.csv", f"image_name,question,{heading}", f"a.jpg,What is it?,{row}")
     assert [raw.answers for raw in found(tmp_path, data)] == [answers]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ('["net", null]', "no text or number among the answers: None"),
+        ('["net", true]', "no text or number among the answers: True"),
+        ('[["net"]]', "no text or number among the answers: ['net']"),
+        ('[{"text": "net"}]', "no text or number among the answers: {'text': 'net'}"),
+        ("['net', nan]", "answers are no list in JSON or Python: ['net', nan]"),
+        ("[net]", "answers are no list in JSON or Python: [net]"),
+        ("['net' 'mesh']", "answers without a comma between them: ['net' 'mesh']"),
+    ],
+)
+def test_a_list_of_anything_but_answers_is_rejected(
+    tmp_path: Path, data: Data, cell: str, reason: str
+) -> None:
+    fill(tmp_path, "a.jpg")
+    quoted = cell.replace('"', '""')
+    table(tmp_path / "all.csv", "image_name,question,answers", f'a.jpg,What is it?,"{quoted}"')
+    assert rejected(tmp_path, data) == {"all.csv row 1": reason}
 
 
 def test_a_split_is_named_in_the_row_or_by_the_table(tmp_path: Path, data: Data) -> None:

@@ -17,6 +17,7 @@ SPLITS = {
     "training": "train",
     "test": "test",
     "testing": "test",
+    "dev": "validation",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",

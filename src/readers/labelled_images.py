@@ -16,7 +16,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, is_file
-from src.readers.common import SPLITS, rows
+from src.readers.common import SPLITS, rows, split_in
 from src.records import Raw, Region, Rejected
 from src.schema import Data
 
@@ -111,11 +111,11 @@ def _from_row(
     if label is None or label.lower() not in labels:
         return Rejected(listed, f"none of the classes: {_first(row, LABEL_KEYS)}")
     split, group = row.get("split"), row.get("group")
-    named = path.stem.lower() if split is None else str(split).lower()
-    if split is not None and named not in SPLITS:
+    if split is not None and str(split).lower() not in SPLITS:
         return Rejected(listed, f"no split: {split}")
+    split = split_in(Path(path.name)) if split is None else SPLITS[str(split).lower()]
     group, subgroup = (None if v is None else str(v) for v in (group, row.get("subgroup")))
-    return _raw(file, folder, labels[label.lower()], SPLITS.get(named), group, regions, subgroup)
+    return _raw(file, folder, labels[label.lower()], split, group, regions, subgroup)
 
 
 def _raw(

@@ -2,7 +2,7 @@
 
 The answers may be several in a column `answers`, each as often as people gave it: a list in JSON or
 Python, of texts, numbers or VQA v2's objects, or texts with `|` between them. A split is named in a
-column `split` or by the table's own name.
+column `split` or by a word of the table's own name.
 """
 
 import ast
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.errors import UserError
-from src.readers.common import SPLITS, Row, find, rows
+from src.readers.common import SPLITS, Row, find, rows, split_in
 from src.records import Raw, Rejected
 from src.schema import Data
 
@@ -50,10 +50,10 @@ def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) 
         return Rejected(place, path)
     if not row["question"]:
         return Rejected(place, "no question")
-    named = row.get("split", "").lower() or table.stem.lower()
-    if row.get("split") and named not in SPLITS:
+    named = row.get("split", "").lower()
+    if named and named not in SPLITS:
         return Rejected(place, f"no split: {named}")
-    split, answers = SPLITS.get(named), _answers(row)
+    split, answers = SPLITS[named] if named else split_in(Path(table.name)), _answers(row)
     if isinstance(answers, str):
         return Rejected(place, answers)
     # A publisher may keep the answers of a test; what may become a training example needs one.

@@ -44,6 +44,8 @@ def test_a_label_may_hold_what_has_a_meaning_in_patterns() -> None:
         ("data/train/partitions/0000.csv", "train"),
         ("train/more-val.csv", "validation"),
         ("Test.csv", "test"),
+        ("vqa-dev.csv", "validation"),
+        ("devices.csv", None),
         ("trainees.csv", None),
         ("captions.train", None),
     ],

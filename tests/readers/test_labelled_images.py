@@ -141,10 +141,12 @@ def test_a_json_list_names_images_and_labels(tmp_path: Path, data: Data) -> None
 
 
 def test_a_list_may_be_named_after_its_split(tmp_path: Path, data: Data) -> None:
-    fill(tmp_path, "1.jpg", "2.jpg")
-    write_list(tmp_path / "Train.json", [{"image": "1.jpg", "label": "joy"}])
-    write_list(tmp_path / "test.json", [{"image": "2.jpg", "label": "joy"}])
-    assert {split for *_, split in found(tmp_path, data)} == {"train", "test"}
+    names = ("Train", "labels_test", "attested")
+    for name in names:
+        fill(tmp_path, f"{name}.jpg")
+        write_list(tmp_path / f"{name}.json", [{"image": f"{name}.jpg", "label": "joy"}])
+    splits = {identity: split for identity, _, split in found(tmp_path, data)}
+    assert splits == {"Train.jpg": "train", "labels_test.jpg": "test", "attested.jpg": None}
 
 
 def test_rows_that_cannot_be_used_are_rejected_with_their_reason(

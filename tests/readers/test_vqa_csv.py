@@ -132,12 +132,12 @@ def test_a_list_of_anything_but_answers_is_rejected(
 
 def test_a_split_is_named_in_the_row_or_by_the_table(tmp_path: Path, data: Data) -> None:
     fill(tmp_path, "a.jpg")
-    for name in ("train", "Val", "test", "more"):
+    for name in ("train", "Val", "vqa_test", "attested"):
         table(tmp_path / f"{name}.csv", "image_name,question,answer", f"a.jpg,{name}?,cup")
     heading = "image_name,question,answer,split"
     table(tmp_path / "rows.csv", heading, "a.jpg,row 1?,cup,TEST", "a.jpg,row 2?,cup,")
     assert {raw.question: raw.split for raw in found(tmp_path, data)} == {
-        **{"train?": "train", "Val?": "validation", "test?": "test", "more?": None},
+        **{"train?": "train", "Val?": "validation", "vqa_test?": "test", "attested?": None},
         **{"row 1?": "test", "row 2?": None},
     }
 

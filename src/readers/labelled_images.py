@@ -1,8 +1,9 @@
 """Labelled pictures: class folders, or a JSON list of image paths and labels.
 
 Either may lie below folders that hold nothing else, as archives unpack. Class folders may lie in
-split folders, a list may name a split in each row or in its own file's name, and in each row a
-`group` that must not lie on two sides of a split and a `subgroup` that results are audited by.
+split folders such as train or training_set, a list may name a split in each row or in its own
+file's name, and in each row a `group` that must not lie on two sides of a split and a `subgroup`
+that results are audited by.
 Boxes of named parts may stand beside them in `regions.csv`: image, name, x0, y0, x1, y1 in shares
 of the sides.
 """
@@ -48,10 +49,9 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
 def _from_folders(
     top: Path, folder: Path, data: Data, regions: Regions
 ) -> Iterator[Raw | Rejected]:
-    splits = [path for path in _folders(top) if path.name.lower() in SPLITS]
-    parents: dict[Path, str | None] = {
-        _top(path, _by_lower_case(data.labels or [])): SPLITS[path.name.lower()] for path in splits
-    }
+    known = _by_lower_case(data.labels or [])
+    splits = _splits(top, known)
+    parents: dict[Path, str | None] = {_top(p, known): split for p, split in splits.items()}
     named = data.labels or [c.name for parent in parents or [top] for c in _folders(parent)]
     labels = _by_lower_case(named)
     classes = {c: split for parent, split in parents.items() for c in _folders(parent)}
@@ -180,6 +180,24 @@ def _top(folder: Path, labels: Collection[str]) -> Path:
             break
         folder = only
     return folder
+
+
+def _splits(folder: Path, labels: Collection[str]) -> dict[Path, str]:
+    """The split folders inside: of a split's name, or with one in it, as training_set has.
+
+    The latter are no classes where they name two splits and hold folders without pictures.
+    """
+    inside = _folders(folder)
+    named = {p: SPLITS[p.name.lower()] for p in inside if p.name.lower() in SPLITS}
+    others = [p for p in inside if p.name.lower() not in labels and _holds_folders_only(p)]
+    worded = named | {p: split for p in others if (split := split_in(Path(p.name)))}
+    return worded if len(set(worded.values())) > 1 else named
+
+
+def _holds_folders_only(folder: Path) -> bool:
+    """Whether there are folders inside and no pictures beside them."""
+    beside = (path.suffix.lower() in PICTURE_SUFFIXES for path in _visible(folder))
+    return bool(_folders(folder)) and not any(beside)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -47,6 +47,41 @@ def test_class_folders_in_split_folders(
     assert rejected(tmp_path, data) == {}
 
 
+@pytest.mark.parametrize("labels", [LABELS, None])
+@pytest.mark.parametrize("splits", [("training_set", "test_set"), ("Seg_Train", "test")])
+def test_split_folders_may_have_a_split_in_their_names(
+    tmp_path: Path, data: Data, labels: list[str] | None, splits: tuple[str, str]
+) -> None:
+    train, test = splits
+    fill(tmp_path, f"{train}/{train}/Joy/1.jpg", f"{train}/{train}/Fear/2.jpg")
+    fill(tmp_path, f"{test}/Joy/3.jpg", "pred/4.jpg")
+    data = data.model_copy(update={"labels": labels})
+    assert found(tmp_path, data) == {
+        (f"{train}/{train}/Joy/1.jpg", "Joy", "train"),
+        (f"{train}/{train}/Fear/2.jpg", "Fear", "train"),
+        (f"{test}/Joy/3.jpg", "Joy", "test"),
+    }
+    assert rejected(tmp_path, data) == {"pred": "none of the classes: a folder of 1 files"}
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [
+        (("test tube/1.jpg", "training shoe/2.jpg"), None),
+        (("test tube/a/1.jpg", "training shoe/b/2.jpg"), ["Test tube", "Training shoe"]),
+        (("test tube/1.jpg", "test tube/a/2.jpg", "training shoe/a/3.jpg"), None),
+        (("crash test/a/1.jpg", "cat/2.jpg"), None),
+    ],
+)
+def test_a_class_with_a_split_in_its_name_is_no_split(
+    tmp_path: Path, data: Data, files: tuple[str, ...], labels: list[str] | None
+) -> None:
+    fill(tmp_path, *files)
+    expected = {(name, name.partition("/")[0].capitalize(), None) for name in files}
+    classes = found(tmp_path, data.model_copy(update={"labels": labels}))
+    assert {(name, label.capitalize(), split) for name, label, split in classes} == expected
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "Validation"])
 def test_a_validation_folder_is_known_by_any_name(tmp_path: Path, data: Data, name: str) -> None:
     fill(tmp_path, "train/joy/1.jpg", f"{name}/joy/2.jpg")

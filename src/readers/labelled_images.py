@@ -62,6 +62,8 @@ def _from_folders(
             f"{top}: no folder is named after a class; it has the folders {names}; "
             f"correct data.{data.name}.labels in params.yaml{_unused(top)}"
         )
+    if data.labels is None:
+        _check_unnamed(top, [c for c in classes if c.name.lower() in labels], data)
     for path, split in classes.items():
         files = list(_files(path))
         label = labels.get(path.name.lower())
@@ -70,9 +72,19 @@ def _from_folders(
             yield Rejected(_id(path, folder), reason)
         else:
             yield from (_raw(f, folder, label, split, None, regions) for f in files)
-    for path in (file for parent in [top, *parents] for file in _visible(parent)):
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
-            yield Rejected(_id(path, folder), "outside the class folders")
+    for path in (file for parent in [top, *parents] for file in _pictures(parent)):
+        yield Rejected(_id(path, folder), "outside the class folders")
+
+
+def _check_unnamed(top: Path, classes: list[Path], data: Data) -> None:
+    """Refuse folders above the class folders where no labels tell these."""
+    if any(map(_folders, classes)) and not any(map(_pictures, classes)):
+        names = ", ".join(sorted({c.name for c in classes})[:20])
+        raise UserError(
+            f"{top}: no classes are named, and the folders {names} hold folders but no pictures; "
+            "give the folder right above the class folders, call those of splits train, val and "
+            f"test, or name the classes in data.{data.name}.labels in params.yaml{_unused(top)}"
+        )
 
 
 def _from_lists(
@@ -189,15 +201,11 @@ def _splits(folder: Path, labels: Collection[str]) -> dict[Path, str]:
     """
     inside = _folders(folder)
     named = {p: SPLITS[p.name.lower()] for p in inside if p.name.lower() in SPLITS}
-    others = [p for p in inside if p.name.lower() not in labels and _holds_folders_only(p)]
+    others = [
+        p for p in inside if p.name.lower() not in labels and _folders(p) and not _pictures(p)
+    ]
     worded = named | {p: split for p in others if (split := split_in(Path(p.name)))}
     return worded if len(set(worded.values())) > 1 else named
-
-
-def _holds_folders_only(folder: Path) -> bool:
-    """Whether there are folders inside and no pictures beside them."""
-    beside = (path.suffix.lower() in PICTURE_SUFFIXES for path in _visible(folder))
-    return bool(_folders(folder)) and not any(beside)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -210,6 +218,10 @@ def _visible(folder: Path) -> list[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [p for p in _visible(folder) if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
 
 
 def _files(folder: Path) -> Iterator[Path]:

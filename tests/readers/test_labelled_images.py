@@ -116,6 +116,24 @@ def test_without_labels_the_class_folders_name_them(
     assert {label for _, label, _ in found(tmp_path, data)} == {"Joy", "sad"}
 
 
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_without_labels_folders_of_folders_are_no_classes(
+    tmp_path: Path, data: Data, top: str
+) -> None:
+    unnamed = data.model_copy(update={"labels": None})
+    fill(tmp_path, f"{top}fruit/fig/1.jpg", f"{top}roots/yam/2.jpg", f"{top}docs/plan.txt")
+    told = (
+        r"the folders docs, fruit, roots hold folders but no pictures; give the folder right above "
+        r".* data\.faces\.labels in params\.yaml$"
+    )
+    with pytest.raises(UserError, match=told):
+        list(read(tmp_path, unnamed))
+    named = data.model_copy(update={"labels": ["fruit", "roots"]})
+    assert {label for _, label, _ in found(tmp_path, named)} == {"fruit", "roots"}
+    fill(tmp_path, f"{top}fruit/3.jpg")
+    assert {label for _, label, _ in found(tmp_path, unnamed)} >= {"fruit", "roots"}
+
+
 def test_what_the_system_leaves_behind_is_no_data(tmp_path: Path, data: Data) -> None:
     fill(tmp_path, "joy/1.jpg", "joy/.hidden.jpg", "joy/Thumbs.db", "fear/desktop.ini")
     fill(tmp_path, "__MACOSX/joy/._1.jpg", ".git/joy/1.jpg", "README.txt", "info.json")

@@ -23,6 +23,7 @@ from src.schema import Data
 
 IMAGE_KEYS = ("image", "image_path", "path")
 LABEL_KEYS = ("label", "emotion")
+LIST = f"a .json of rows with one of {', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}"
 SIDES = ("x0", "y0", "x1", "y1")
 LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
 PROVENANCE = "_source.json"  # written by the fetch stage, at the root
@@ -64,6 +65,9 @@ def _from_folders(
         )
     if data.labels is None:
         _check_unnamed(top, [c for c in classes if c.name.lower() in labels], data)
+        above = [path for path in (top, *top.parents) if path.is_relative_to(folder)]
+        for path in (file for level in [*above, *parents] for file in _unread(level)):
+            yield Rejected(_id(path, folder), f"no list of pictures: that is {LIST}")
     for path, split in classes.items():
         files = list(_files(path))
         label = labels.get(path.name.lower())
@@ -85,6 +89,8 @@ def _check_unnamed(top: Path, classes: list[Path], data: Data) -> None:
             "give the folder right above the class folders, call those of splits train, val and "
             f"test, or name the classes in data.{data.name}.labels in params.yaml{_unused(top)}"
         )
+    if len({c.name.lower() for c in classes}) == 1 and (unused := _unused(top)):
+        raise UserError(f"{top}: has one folder alone, {classes[0].name}, to name classes{unused}")
 
 
 def _from_lists(
@@ -166,19 +172,19 @@ def _label(row: Any) -> str | None:
     return str(label) if isinstance(label, str | int) and not isinstance(label, bool) else None
 
 
-def _unused(folder: Path) -> str:
-    """What to do about tables and lists that were not taken for lists of pictures."""
-    listed = [
-        path.name
+def _unread(folder: Path) -> list[Path]:
+    """Tables and lists that were not taken for lists of pictures."""
+    return [
+        path
         for path in _visible(folder)
         if path.suffix.lower() in (".json", ".jsonl", ".csv") and path.name != "regions.csv"
     ]
-    if not listed:
-        return ""
-    return (
-        f"; {', '.join(listed)} is no list of them, which is a .json of rows with one of "
-        f"{', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}"
-    )
+
+
+def _unused(folder: Path) -> str:
+    """What to do about them."""
+    listed = ", ".join(path.name for path in _unread(folder))
+    return f"; {listed} is no list of them, which is {LIST}" if listed else ""
 
 
 def _top(folder: Path, labels: Collection[str]) -> Path:

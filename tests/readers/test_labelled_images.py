@@ -134,6 +134,22 @@ def test_without_labels_folders_of_folders_are_no_classes(
     assert {label for _, label, _ in found(tmp_path, unnamed)} >= {"fruit", "roots"}
 
 
+def test_without_labels_a_table_that_is_not_read_is_told(tmp_path: Path, data: Data) -> None:
+    data = data.model_copy(update={"labels": None})
+    fill(tmp_path, "set/joy/1.jpg", "set/sad/2.jpg", "labels.csv", "set/labels.jsonl")
+    told = "no list of pictures: that is a .json of rows with one of image, image_path, path and "
+    told += "one of label, emotion"
+    assert rejected(tmp_path, data) == {"labels.csv": told, "set/labels.jsonl": told}
+    assert {label for _, label, _ in found(tmp_path, data)} == {"joy", "sad"}
+
+
+def test_one_folder_beside_a_table_that_is_not_read_is_an_error(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "images/1.jpg", "labels.csv")
+    told = r"has one folder alone, images, to name classes; labels\.csv is no list of them, which "
+    with pytest.raises(UserError, match=told):
+        list(read(tmp_path, data.model_copy(update={"labels": None})))
+
+
 def test_what_the_system_leaves_behind_is_no_data(tmp_path: Path, data: Data) -> None:
     fill(tmp_path, "joy/1.jpg", "joy/.hidden.jpg", "joy/Thumbs.db", "fear/desktop.ini")
     fill(tmp_path, "__MACOSX/joy/._1.jpg", ".git/joy/1.jpg", "README.txt", "info.json")

@@ -48,8 +48,6 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     pictures = _pictures(folder)
     for table in tables:
         name, split = table.relative_to(folder).as_posix(), TABLES[table.name]
-        # A publisher may keep the explanations of a test; what may be learnt needs one.
-        optional = split == "test" and data.publisher_splits
         seen: dict[str, int] = {}
         for number, row in rows(table, REQUIRED):
             place = f"{name} row {number}"
@@ -57,7 +55,7 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
                 yield Rejected(place, row)
                 continue
             first = seen.setdefault(row["pairid"], number)
-            if fault := _fault(row, first, number, pictures, optional):
+            if fault := _fault(row, first, number, pictures):
                 yield Rejected(place, fault)
             else:
                 yield _example(row, split, folder, pictures, labels)
@@ -91,7 +89,7 @@ def _pictures(folder: Path) -> Pictures:
     return found
 
 
-def _fault(row: Row, first: int, number: int, pictures: Pictures, optional: bool) -> str:
+def _fault(row: Row, first: int, number: int, pictures: Pictures) -> str:
     """Why a row is of no use; empty where it is."""
     pair, picture = row["pairid"], row["flickr30kid"]
     if not pair:
@@ -106,7 +104,7 @@ def _fault(row: Row, first: int, number: int, pictures: Pictures, optional: bool
         return f"no hypothesis: {pair}"
     if not _gold(row):
         return f"no gold label: {row['gold_label'] or 'empty'}"
-    if not (_explanations(row) or optional):
+    if not _explanations(row):
         return f"no explanation: {pair}"
     return ""
 

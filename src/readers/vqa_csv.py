@@ -39,10 +39,10 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     for table in tables:
         name = table.relative_to(folder).as_posix()
         for number, row in rows(table, REQUIRED):
-            yield _example(row, f"{name} row {number}", table, folder, data)
+            yield _example(row, f"{name} row {number}", table, folder)
 
 
-def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) -> Raw | Rejected:
+def _example(row: Row | str, place: str, table: Path, folder: Path) -> Raw | Rejected:
     if isinstance(row, str):
         return Rejected(place, row)
     path = _picture(row["image_name"], table, folder)
@@ -56,8 +56,7 @@ def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) 
     split, answers = SPLITS[named] if named else split_in(Path(table.name)), _answers(row)
     if isinstance(answers, str):
         return Rejected(place, answers)
-    # A publisher may keep the answers of a test; what may become a training example needs one.
-    if not answers and not (split == "test" and data.publisher_splits):
+    if not answers:
         return Rejected(place, "no answer")
     identity = path.relative_to(folder).as_posix()
     return Raw(
@@ -65,7 +64,7 @@ def _example(row: Row | str, place: str, table: Path, folder: Path, data: Data) 
         path,
         question=row["question"],
         answers=answers,
-        kind=_kind(answers[0]) if answers else None,
+        kind=_kind(answers[0]),
         split=split,
         group=identity,
     )

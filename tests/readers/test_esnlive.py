@@ -208,15 +208,12 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     assert ids == ["images/1.jpg#1.jpg#0", "images/1.jpg#1.jpg#9"]
 
 
-def test_no_explanation_is_needed_in_a_test_that_stays_one(tmp_path: Path, data: Data) -> None:
+@pytest.mark.parametrize("name", ["train", "dev", "test"])
+def test_an_explanation_is_needed_in_every_split(tmp_path: Path, data: Data, name: str) -> None:
     fill(tmp_path, "images/1.jpg")
-    for name in ("dev", "test"):
-        table(tmp_path / f"esnlive_{name}.csv", row(f"1.jpg#{name}", why=""))
-    (raw,) = found(tmp_path, data)
-    assert (raw.split, raw.answers) == ("test", ())
-    assert list(rejected(tmp_path, data)) == ["esnlive_dev.csv row 1"]
-    anew = data.model_copy(update={"publisher_splits": False})
-    assert list(rejected(tmp_path, anew)) == ["esnlive_test.csv row 1", "esnlive_dev.csv row 1"]
+    table(tmp_path / f"esnlive_{name}.csv", row("1.jpg#0", why=""), row("1.jpg#1"))
+    assert rejected(tmp_path, data) == {f"esnlive_{name}.csv row 1": "no explanation: 1.jpg#0"}
+    assert len(found(tmp_path, data)) == 1
 
 
 @pytest.mark.parametrize(

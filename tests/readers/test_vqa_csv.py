@@ -168,13 +168,13 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     assert [raw.question for raw in found(folder, data)] == ["What is it?", "Spare?"]
 
 
-def test_no_answer_is_needed_in_a_test_that_stays_one(tmp_path: Path, data: Data) -> None:
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_an_answer_is_needed_in_every_split(tmp_path: Path, data: Data, name: str) -> None:
     fill(tmp_path, "a.jpg")
-    table(tmp_path / "test.csv", "image_name,question", "a.jpg,What is it?")
-    (raw,) = found(tmp_path, data)
-    assert (raw.split, raw.answers, raw.kind) == ("test", (), None)
-    anew = data.model_copy(update={"publisher_splits": False})
-    assert rejected(tmp_path, anew) == {"test.csv row 1": "no answer"}
+    heading = "image_name,question,answer,answers"
+    table(tmp_path / f"{name}.csv", heading, "a.jpg,What is it?,,", "a.jpg,What?,,cup")
+    assert rejected(tmp_path, data) == {f"{name}.csv row 1": "no answer"}
+    assert [raw.answers for raw in found(tmp_path, data)] == [("cup",)]
 
 
 @pytest.mark.parametrize(

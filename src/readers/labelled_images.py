@@ -101,7 +101,7 @@ def _from_lists(
         for path, listed in lists.items()
         for number, row in enumerate(listed, start=1)
     ]
-    found = [label for *_, row in entries if (label := _label(row)) is not None]
+    found = [label for *_, row in entries if (label := _label(row))]
     labels = _by_lower_case(data.labels or found)
     if not any(label.lower() in labels for label in found):
         names = ", ".join(sorted(set(found))[:20]) or "none"
@@ -126,6 +126,8 @@ def _from_row(
         return Rejected(listed, f"outside the data's folder: {image}")
     if not is_file(file):
         return Rejected(listed, f"no such file: {image}")
+    if label == "":
+        return Rejected(listed, "no label")
     if label is None or label.lower() not in labels:
         return Rejected(listed, f"none of the classes: {_first(row, LABEL_KEYS)}")
     split, group = row.get("split"), row.get("group")
@@ -169,7 +171,8 @@ def _first(row: Any, keys: tuple[str, ...]) -> Any:
 def _label(row: Any) -> str | None:
     """The class that a row names, by a text or a whole number."""
     label = _first(row, LABEL_KEYS)
-    return str(label) if isinstance(label, str | int) and not isinstance(label, bool) else None
+    named = isinstance(label, str | int) and not isinstance(label, bool)
+    return str(label).strip() if named else None
 
 
 def _unread(folder: Path) -> list[Path]:

@@ -278,6 +278,23 @@ def test_whole_numbers_are_classes_too(tmp_path: Path, data: Data) -> None:
     assert rejected(tmp_path, anything) == {"list.json row 3": "none of the classes: True"}
 
 
+@pytest.mark.parametrize("labels", [None, ["Cat", "dog"]])
+def test_spaces_around_a_label_are_none_of_it(
+    tmp_path: Path, data: Data, labels: list[str] | None
+) -> None:
+    names = ["Cat", " cat", "dog\n", " ", ""]
+    fill(tmp_path, *(f"{i}.jpg" for i in range(len(names))))
+    rows = [{"image": f"{i}.jpg", "label": name} for i, name in enumerate(names)]
+    write_list(tmp_path / "list.json", rows)
+    data = data.model_copy(update={"labels": labels})
+    expected = {("0.jpg", "Cat", None), ("1.jpg", "Cat", None), ("2.jpg", "dog", None)}
+    assert found(tmp_path, data) == expected
+    assert rejected(tmp_path, data) == {
+        "list.json row 4": "no label",
+        "list.json row 5": "no label",
+    }
+
+
 def test_a_malformed_list_is_an_error(tmp_path: Path, data: Data) -> None:
     (tmp_path / "list.json").write_text('[{"image": ')
     with pytest.raises(UserError, match=r"list\.json: is no JSON"):

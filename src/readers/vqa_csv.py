@@ -2,7 +2,8 @@
 
 The answers may be several in a column `answers`, each as often as people gave it: a list in JSON or
 Python, of texts, numbers or VQA v2's objects, or texts with `|` between them. A split is named in a
-column `split` or by a word of the table's own name.
+column `split` or by a word of the table's own name; what a column `group` names, a product of
+several pictures say, lies on one side of the split.
 """
 
 import ast
@@ -66,7 +67,7 @@ def _example(row: Row | str, place: str, table: Path, folder: Path) -> Raw | Rej
         answers=answers,
         kind=_kind(answers[0]),
         split=split,
-        group=identity,
+        group=row.get("group") or identity,
     )
 
 

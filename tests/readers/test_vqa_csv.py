@@ -142,6 +142,13 @@ def test_a_split_is_named_in_the_row_or_by_the_table(tmp_path: Path, data: Data)
     }
 
 
+def test_a_group_may_have_several_pictures(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    lines = ["a.jpg,What?,cup,7", "b.jpg,What?,cup, 7", "c.jpg,What?,cup,", "c.jpg,Which?,cup"]
+    table(tmp_path / "all.csv", "image_name,question,answer,Group", *lines)
+    assert [raw.group for raw in found(tmp_path, data)] == ["7", "7", "c.jpg", "c.jpg"]
+
+
 def test_rows_that_cannot_be_used_are_rejected_with_their_reason(
     tmp_path: Path, data: Data
 ) -> None:

@@ -270,6 +270,9 @@ def _regions(path: Path, folder: Path) -> Regions:
                 raise ValueError("a coordinate is not finite")
         except ValueError as error:
             raise UserError(f"{path}: row {number}: {error}") from None
-        identity = _id(path.parent / row["image"], folder)
+        image = path.parent / row["image"]
+        if not image.is_relative_to(folder):
+            raise UserError(f"{path}: row {number}: outside the data's folder: {row['image']}")
+        identity = _id(image, folder)
         regions[identity] = (*regions.get(identity, ()), Region(row["name"], box))
     return regions

@@ -319,6 +319,7 @@ def test_regions_are_joined_by_image(tmp_path: Path, data: Data) -> None:
         ("image,name,x0,y0,x1,y1\n1.jpg,eye,0,0,1,nan", "row 1: .* not finite"),
         ("image,name,x0,y0,x1,y1\n1.jpg,eye,0", "row 1: "),
         ("image,name,x0,y0,x1,y1\n1, 2.jpg,0,0,1,1,1,eye", "row 1: more cells than columns"),
+        ("image,name,x0,y0,x1,y1\n/1.jpg,eye,0,0,1,1", "row 1: outside the data's folder: /1.jpg"),
     ],
 )
 def test_malformed_regions_are_an_error(

@@ -18,7 +18,7 @@ from src.schema import Data
 
 INFO = "dataset_info.json"
 SUFFIXES = {".json", ".jsonl"}
-FORMS = ("sharegpt", "openai")  # two names of it; the third, alpaca, has no messages
+FORMS = ("sharegpt", "openai")  # two names of it; the third and default, alpaca, has no messages
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 TAGS = {
     "conversations": {"role": "from", "content": "value", "user": "human", "assistant": "gpt"},
@@ -62,14 +62,17 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     Raises:
         UserError: there is no list with pictures or videos, or a file is no JSON.
     """
-    lists = {}
+    lists, told = {}, ""
     for entry in [*_named(folder)] if any(folder.rglob(INFO)) else [*_unnamed(folder)]:
         if isinstance(entry, Rejected):
             yield entry
+            told = told or f"; {entry.file}: {entry.reason}"
         else:
             lists[entry[0]] = entry[1]
     if not lists:
-        raise UserError(f"{folder}: holds no list of messages with pictures or videos; {LAYOUT}")
+        raise UserError(
+            f"{folder}: holds no list of messages with pictures or videos; {LAYOUT}{told}"
+        )
     for file, columns in lists.items():
         name = file.relative_to(folder).as_posix()
         for number, row in enumerate(_rows(file), start=1):
@@ -85,15 +88,22 @@ def _named(folder: Path) -> Iterator[tuple[Path, _Columns] | Rejected]:
             if columns is None or "file_name" not in entry:
                 continue
             place = f"{info.relative_to(folder).as_posix()} {name}"
+            if isinstance(columns, str):
+                yield Rejected(place, columns)
+                continue
             file = find(str(entry["file_name"]), [info.parent], folder)
             yield Rejected(place, file) if isinstance(file, str) else (file, columns)
 
 
-def _columns(entry: Mapping[str, Any]) -> _Columns | None:
+def _columns(entry: Mapping[str, Any]) -> _Columns | str | None:
+    """Where a list keeps what, or why it cannot be read; None where it has no media."""
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
     media = {kind: columns.get(f"{kind}s") for kind in PLACEHOLDERS}
-    if entry.get("formatting") not in FORMS or not any(media.values()):
+    if not any(media.values()):
         return None
+    form = entry.get("formatting") or "alpaca"
+    if form not in FORMS:
+        return f"no messages in its formatting: {form}; {' or '.join(FORMS)} is read"
     names = {name: tags.get(f"{name}_tag") for name in ("role", "content", "user", "assistant")}
     names |= {"messages": columns.get("messages"), "system": tags.get("system_tag")}
     return _Columns(**media, **{key: name for key, name in names.items() if name})

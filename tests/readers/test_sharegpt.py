@@ -226,6 +226,21 @@ def test_a_list_that_is_named_and_not_there_is_told(tmp_path: Path, pictures: Da
     assert len(found(tmp_path, pictures)) == 1
 
 
+def test_a_list_with_media_in_another_form_is_told(tmp_path: Path, pictures: Data) -> None:
+    fill(tmp_path, "a.jpg")
+    info = tmp_path / "dataset_info.json"
+    other = {"file_name": "o.json", "columns": {"images": "images"}}
+    text = {"file_name": "t.json", "formatting": "alpaca"}
+    put(info, {"default": other, "said": other | {"formatting": "alpaca"}, "text": text})
+    told = "no messages in its formatting: alpaca; sharegpt or openai is read"
+    with pytest.raises(UserError, match=f"; dataset_info.json default: {told}$"):
+        list(read(tmp_path, pictures))
+    named(tmp_path, "d", [row("<image>", "A cup.", **PICTURE)], images="images")
+    places = ("dataset_info.json default", "dataset_info.json said")
+    assert rejected(tmp_path, pictures) == dict.fromkeys(places, told)
+    assert len(found(tmp_path, pictures)) == 1
+
+
 def test_no_list_with_media_is_an_error(tmp_path: Path, pictures: Data) -> None:
     named(tmp_path, "d", [row("Hello?", "Hello.")])
     with pytest.raises(UserError, match="holds no list of messages with pictures or videos"):

@@ -178,7 +178,7 @@ def test_what_the_file_does_not_say_is_llama_factorys_default(imported):
     assert (train.batch_size, train.learning_rate, train.schedule) == (8, 5e-5, "linear")
     assert result.params.data["demo"].frames is None
     assert "learning_rate: 0.00005  # learning_rate, by LLaMA-Factory's default" in result.text
-    assert set(result.notes) == {"dataset"}
+    assert set(result.notes) == {"dataset", "image_max_pixels"}
 
 
 def recipe_of(result: Result):

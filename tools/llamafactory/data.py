@@ -18,7 +18,7 @@ def data(settings: Settings, params: Params) -> tuple[str, dict[str, Any] | None
     names = settings.names("dataset")
     if not (names or settings.given("dataset_dir") or settings.given("media_dir")):
         known = sorted(params.data.values(), key=lambda d: d.reader not in READERS)
-        settings.notes.append(f"dataset: not set: data.{known[0].name} stands in its place")
+        settings.note("dataset", f"data.{known[0].name} stands in its place")
         return known[0].name, None
     folder = _folder(settings)
     frames = _frames(settings, _video(settings, names))
@@ -77,6 +77,8 @@ def _frames(settings: Settings, video: bool) -> int | None:
         settings.note(key, f"no {unread} are read, but {read}")
     if not video:
         return None
+    if not settings.given("video_maxlen"):
+        settings.note("video_maxlen", "8 frames are taken, not LLaMA-Factory's default")
     longest = settings.get("video_maxlen", 8, int)
     frames = min(max(longest - longest % 2, 2), 128)
     if frames != longest:
@@ -88,7 +90,10 @@ def _frames(settings: Settings, video: bool) -> int | None:
 
 def _side(settings: Settings, kind: str) -> int:
     """The side of a square of that many pixels, in whole patches."""
-    pixels = settings.get(f"{kind}_max_pixels", 224**2, int)
+    key = f"{kind}_max_pixels"
+    if not settings.given(key):
+        settings.note(key, "224 pixels a side are taken, not LLaMA-Factory's default")
+    pixels = settings.get(key, 224**2, int)
     return max(math.isqrt(pixels) // PATCH, 1) * PATCH
 
 

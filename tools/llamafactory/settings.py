@@ -107,7 +107,8 @@ class Settings:
     def note(self, key: str, reason: str) -> None:
         """Say why the value of a key is not what the recipe has."""
         self.taken.add(key)
-        self.notes.append(f"{key}: {self.values.get(key)}: {reason}")
+        value = self.values[key] if self.given(key) else "not set"
+        self.notes.append(f"{key}: {value}: {reason}")
 
     def note_rest(self) -> None:
         """Say why what was not taken cannot be said here; what is off asks for nothing."""

@@ -12,6 +12,7 @@ from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -132,11 +133,20 @@ def _load(base: Path, kind: type, **options: Any) -> Any:
             f"{base}: {manifest['id']} cannot be loaded: {why}; bring it back "
             f"with `dvc repro -s -f build@{base.name}`"
         ) from None
+    except SafetensorError as error:
+        raise _no_weights(manifest["id"], error) from None
     except torch.OutOfMemoryError:
         raise UserError(
             f"{base}: the GPU has no room for {manifest['id']}; end what else uses it, as "
             "`nvidia-smi` says, or ask `python -m tools.plan` what it needs"
         ) from None
+
+
+def _no_weights(place: str | Path, error: SafetensorError) -> UserError:
+    return UserError(
+        f"{place}: a file there holds no weights ({error}): it is a git-lfs pointer, cut short "
+        "or damaged; bring it anew"
+    )
 
 
 def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfig | None:
@@ -225,11 +235,14 @@ def load_tuned(
         vision, on: as `load_base` takes them.
 
     Raises:
-        UserError: there is no such adapter, or it was trained on another base.
+        UserError: there is no such adapter, its weights did not come whole, or it was trained on
+            another base.
     """
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         weights = load_peft_weights(str(adapter), device="cpu")
+    except SafetensorError as error:
+        raise _no_weights(adapter, error) from None
     except (OSError, HTTPError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None

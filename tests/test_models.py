@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,34 @@ def test_an_adapter_of_another_architecture_is_an_error(architecture, base, reci
 def test_a_missing_adapter_is_one_line(base, recipe, tmp_path):
     with pytest.raises(UserError, match="no adapter can be loaded from there"):
         models.load_tuned(base, tmp_path / "nothing", recipe)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+
+
+@pytest.fixture(params=["git-lfs pointer", "cut short"])
+def spoil(request):
+    """Leave of a file of weights what a clone without git-lfs, or a broken copy, leaves."""
+
+    def spoil(weights: Path) -> None:
+        half = weights.read_bytes()[: weights.stat().st_size // 2]
+        weights.write_bytes(POINTER if request.param == "git-lfs pointer" else half)
+
+    return spoil
+
+
+def test_an_adapter_that_did_not_come_whole_is_one_line(tuned, architecture, tmp_path, spoil):
+    tuned.save_pretrained(tmp_path)
+    spoil(tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"holds no weights .*git-lfs pointer.*bring it anew$"):
+        models.load_tuned(architecture.base, tmp_path, architecture.recipe)
+
+
+def test_a_base_that_did_not_come_whole_is_one_line(base, recipe, tmp_path, spoil):
+    copy = shutil.copytree(base / "checkpoint", tmp_path / "checkpoint")
+    spoil(copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds no weights .*git-lfs pointer.*bring it anew$"):
+        models.load_base(copy, recipe)
 
 
 def test_a_precision_that_overflows_is_refused(architecture):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from src.errors import UserError
@@ -28,18 +29,19 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
         What is known of it: its number of `parameters`, its `id` and `revision`, the commit.
 
     Raises:
-        UserError: the model cannot be had; says why and what to do.
+        UserError: the model cannot be had or is none; says why and what to do.
     """
     model_id = base.model.id
     with in_one_line("the files", model_id, base.model.revision, ADVICE):
         info = HfApi().model_info(model_id, revision=base.model.revision, files_metadata=True)
         snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
+    known = {"parameters": parameters(model_id, info.sha), "id": model_id, "revision": info.sha}
     with whole(folder) as beside:
         beside.mkdir(parents=True)
         files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
         manifest = {"id": model_id, "revision": info.sha, "bytes": files}
         write_json(beside / "manifest.json", manifest)
-    return {"parameters": parameters(model_id, info.sha), "id": model_id, "revision": info.sha}
+    return known
 
 
 def bring_weights(manifest: Mapping[str, Any]) -> None:
@@ -87,9 +89,19 @@ def _check_room(model_id: str, needed: int) -> None:
 
 
 def parameters(model_id: str, revision: str | None) -> int:
-    """The number of weights of a model, without loading one."""
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            AutoConfig.from_pretrained(model_id, revision=revision)
-        )
+    """The number of weights of a model, without loading one.
+
+    Raises:
+        UserError: it is no vision-language model that transformers knows.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model_id, revision=revision)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(
+            f"{model_id} at {revision} is no vision-language model that transformers knows: {why}; "
+            "correct id or revision"
+        ) from None
     return model.num_parameters()

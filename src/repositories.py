@@ -5,7 +5,12 @@ from contextlib import contextmanager
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 from huggingface_hub.file_download import REGEX_COMMIT_HASH
 
 from src.errors import UserError
@@ -33,6 +38,11 @@ def in_one_line(what: str, repo: str, revision: str | None, advice: str) -> Iter
         raise UserError(
             f"cannot download {what} of {repo} at {revision or 'main'}: there is no such commit,"
             " branch or tag, or no more; set revision to one that its page lists, or to null"
+        ) from None
+    except HFValidationError as error:
+        raise UserError(
+            f"{repo} is no id of a repository of the Hub ({error}); write it as its page does, and"
+            " a commit, branch or tag into revision"
         ) from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         why = str(error).partition("\n")[0]

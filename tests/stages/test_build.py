@@ -146,6 +146,27 @@ def test_weights_of_another_kind_than_safetensors_are_refused(base, workspace, t
         assert not [request for request in hub.requests if request.endswith(".bin")]
 
 
+@pytest.mark.parametrize(
+    "config", [None, "{", '{"model_type": "gpt2"}', '{"model_type": "new_vl"}']
+)
+def test_what_is_no_vision_language_model_is_one_line(base, workspace, tmp_path, config):
+    checkpoint = shutil.copytree(base / "checkpoint", tmp_path / "other")
+    (checkpoint / "config.json").unlink()
+    if config:
+        (checkpoint / "config.json").write_text(config)
+    with serve(checkpoint, REPO, COMMIT) as hub:
+        line = refused(build(workspace, hub))
+    assert f"full: {REPO} at {COMMIT} is no vision-language model that transformers knows: " in line
+    assert not (workspace / "models").exists()
+
+
+@pytest.mark.parametrize("odd", [f"{REPO}@main", "Qwen/Qwen2--VL"])
+def test_an_id_that_the_hub_cannot_have_is_one_line(hub, workspace, odd):
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace(f"id: {REPO}", f"id: {odd}"))
+    assert f"full: {odd} is no id of a repository of the Hub (" in refused(build(workspace, hub))
+
+
 @pytest.mark.parametrize(("revision", "ref"), [("null", "main"), ("v1", "v1"), (COMMIT, COMMIT)])
 def test_the_commit_behind_a_name_is_recorded(hub, workspace, revision, ref):
     hub.names = ["v1"]

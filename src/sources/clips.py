@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import requests
 from funcy import retry
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3 import Retry
 
 from src.errors import UserError
 from src.sources import download
@@ -21,6 +24,9 @@ CHUNK = 2**16
 LEAST, MOST = 1000, 2**30  # bytes of a video
 AT_ONCE = 16
 LOST = 64  # so many in a row that cannot be reached are the network's fault, not theirs
+FEW = 5  # so many that cannot be reached are passed over, and of more than 500 links 1 in 100
+# One more request where a busy server says when, after a minute at most.
+WAITING = Retry(1, connect=0, read=False, raise_on_status=False, retry_after_max=60)
 NO_VIDEO = ("text/", "image/", "application/json", "application/xml", "application/xhtml")
 
 
@@ -37,6 +43,10 @@ class _DeadLinkError(Exception):
 def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
     """Download videos side by side into `place`; what lies there already is not asked for again.
 
+    What cannot be reached for a reason that may pass (no connection, no answer in time, a status
+    such as 429 or 503) is asked for once more when all others are through. What then remains
+    is a dead link, too, where it is few: at most 5, or 1 in 100 of the links if that is more.
+
     Args:
         links: the address of each video by its name.
         place: a folder that a later call goes on from.
@@ -45,10 +55,31 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
         The file of each video, or why there is none, by name in the order of `links`.
 
     Raises:
-        UserError: no connection, or a full disk.
+        UserError: no connection, more than a few that did not answer, or a full disk.
     """
     files = {name: place / f"{_digest(name, url)}.mp4" for name, url in links.items()}
-    found: dict[str, Path | str] = {}
+    few = max(FEW, len(links) // 100)
+    found = _bring_each(links, files, LOST)
+    if again := _unreached(links, found):
+        found |= _bring_each(again, files, max(LOST, few + 1))
+    if len(left := _unreached(links, found)) > few:
+        ((reason, _),) = Counter(found[name].reason for name in left).most_common(1)
+        raise UserError(
+            f"{len(left)} of {len(links)} addresses did not answer ({reason}); run it again: what"
+            " has come is kept"
+        )
+    return {name: dead.reason if (dead := found[name]) else files[name] for name in links}
+
+
+def _unreached(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> dict[str, str]:
+    return {name: url for name, url in links.items() if (dead := found[name]) and dead.unreached}
+
+
+def _bring_each(
+    links: Mapping[str, str], files: Mapping[str, Path], lost_at: int
+) -> dict[str, _Dead | None]:
+    """Why each video did not come, or None; ends at so many in a row that cannot be reached."""
+    found: dict[str, _Dead | None] = {}
     lost = 0
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
@@ -56,17 +87,16 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
         for done in tqdm(
             as_completed(calls), desc="videos", total=len(calls), unit="video", disable=None
         ):
-            name, dead = calls[done], done.result()
-            found[name] = dead.reason if dead else files[name]
+            dead = found[calls[done]] = done.result()
             lost = lost + 1 if dead and dead.unreached else 0
-            if lost == LOST:
+            if lost == lost_at:
                 raise UserError(
-                    f"the last {LOST} videos could not be reached ({dead.reason}); run it again"
+                    f"the last {lost} videos could not be reached ({dead.reason}); run it again"
                     " when there is a connection: what has arrived is kept"
                 )
     finally:
         pool.shutdown(cancel_futures=True)
-    return {name: found[name] for name in links}
+    return found
 
 
 def _bring(url: str, file: Path) -> _Dead | None:
@@ -83,7 +113,7 @@ def _bring(url: str, file: Path) -> _Dead | None:
     except ValueError:  # of the client, for any address that it is given or sent on to
         return _Dead("no address of HTTP")
     except requests.HTTPError as error:
-        return _Dead(f"status {error.response.status_code}")
+        return _Dead(f"status {error.response.status_code}", unreached=download.may_pass(error))
     except requests.TooManyRedirects:
         return _Dead("sent on without end")
     except requests.RequestException as error:
@@ -105,7 +135,7 @@ def _bring_rest(url: str, part: Path) -> None:
     headers = {"Accept-Encoding": "identity"}
     if here and etag:
         headers |= {"Range": f"bytes={here}-", "If-Range": etag}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with requests.Session() as session, _get(session, url, headers) as answer:
         described = answer.headers.get("Content-Range", ""), answer.headers.get("ETag")
         rest = described[0].startswith(f"bytes {here}-") and described[1] == etag
         if answer.status_code == 416 or (answer.status_code == 206 and not rest):
@@ -119,6 +149,12 @@ def _bring_rest(url: str, part: Path) -> None:
             download.remove(part)
             download.note_etag(part, answer.headers.get("ETag", ""))
         _append(part, answer)
+
+
+def _get(session: requests.Session, url: str, headers: Mapping[str, str]) -> requests.Response:
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=WAITING))
+    return session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
 
 
 def _append(part: Path, answer: requests.Response) -> None:

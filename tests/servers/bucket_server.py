@@ -10,6 +10,7 @@ from types import TracebackType
 
 FAULTS = (
     "403",
+    "429",  # with the seconds to wait, RETRY_AFTER
     "503",
     "drop at once",  # the connection closes before the first byte of the body
     "drop",  # half of what was asked for, then the connection closes
@@ -21,6 +22,9 @@ FAULTS = (
     "elsewhere",  # a redirect to another path of the bucket, where the object lies, too
     "file",  # a redirect to a file of the client's machine
 )
+
+
+RETRY_AFTER = 7
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.removeprefix("/elsewhere").removeprefix("/")
         strikes = partial(self.bucket.strikes, path=path)
-        if strikes("503"):
+        if strikes("429"):
+            self._error(429, "TooManyRequests", {"Retry-After": str(RETRY_AFTER)})
+        elif strikes("503"):
             self._error(503, "SlowDown")
         elif strikes("403"):
             self._error(403, "AccessDenied")

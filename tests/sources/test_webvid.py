@@ -18,7 +18,7 @@ from src.readers.common import rows as read_rows
 from src.records import Raw, Rejected
 from src.schema import WebVid
 from src.sources import clips, webvid
-from tests.servers.bucket_server import BucketServer
+from tests.servers.bucket_server import RETRY_AFTER, BucketServer
 from tests.servers.hub_server import serve
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +243,42 @@ def test_what_would_fill_the_disk_is_no_video(fetch, raw, monkeypatch):
     monkeypatch.setattr(clips, "MOST", CLIP - 1)
     with pytest.raises(UserError, match=r"none of 6 videos can be had: too large: over 196,607 "):
         fetch()
+
+
+@pytest.mark.parametrize("fault", ["503", "drop at once"])
+def test_what_did_not_answer_is_asked_for_once_more_when_the_others_are_through(
+    fetch, server, raw, fault
+):
+    server.order(fault, "3.mp4", times=clips.TRIES)
+    assert fetch()["dead"] == 0
+    assert videos(raw) == WHOLE
+
+
+def test_more_than_a_few_that_did_not_answer_end_the_run_and_the_next_goes_on(
+    fetch, server, raw, monkeypatch
+):
+    monkeypatch.setattr(clips, "FEW", 1)
+    del server.objects["1.mp4"]
+    for path in ("3.mp4", "4.mp4"):
+        server.order("503", path, times=2 * clips.TRIES)
+    says = r"^2 of 6 addresses did not answer \(status 503\); run it again: what has come is kept$"
+    with pytest.raises(UserError, match=says):
+        fetch()
+    assert list(raw.iterdir()) == []
+    server.asked.clear()
+    fetch()
+    assert videos(raw) == {k: v for k, v in WHOLE.items() if k != "001_050/1.mp4"}
+    assert dead(raw) == {"1": "status 404"}
+    assert sorted(a.path for a in server.asked) == ["1.mp4", "3.mp4", "4.mp4"]
+
+
+def test_a_busy_server_is_given_the_time_that_it_asks_for(fetch, server, raw, monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    server.order("429", "3.mp4")
+    fetch()
+    assert videos(raw) == WHOLE
+    assert slept == [RETRY_AFTER]
 
 
 @pytest.mark.parametrize("fault", ["503", "drop at once", "elsewhere", "slow"])

@@ -17,7 +17,7 @@ from src.schema import Base
 
 SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHTS = ["*.safetensors"]
-ADVICE = "check the id, the revision and the network, then start again: what has come is kept"
+ADVICE = "check the id, the revision and the network, then start again: whole files are kept"
 
 
 def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
@@ -47,8 +47,9 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
 def bring_weights(manifest: Mapping[str, Any]) -> None:
     """Download the weights that a manifest names into the Hub's cache, where they are not there.
 
-    The Hub's client resumes a file that a broken download left, and looks at lengths alone: what
-    came is held against the Hub's checksums here.
+    Whole files that have come are kept; of one that was cut short by the end of its process, the
+    Hub's client keeps nothing. It looks at lengths alone: what came is held against the Hub's
+    checksums here.
 
     Raises:
         UserError: as `pin` does, no safetensors among them, too little room on the disk, or files

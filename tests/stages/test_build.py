@@ -108,7 +108,7 @@ def test_a_storage_out_of_service_is_one_line_and_the_next_start_goes_on(hub, wo
     hub.refuse, hub.refused, hub.refusals = (503, ""), "/storage/", 1
     line = refused(load(workspace, hub))
     assert "503 Service Unavailable" in line
-    assert line.endswith("then start again: what has come is kept")
+    assert line.endswith("then start again: whole files are kept")
     assert load(workspace, hub).returncode == 0
 
 

@@ -1,13 +1,16 @@
 """Base models of the Hugging Face Hub, pinned to a commit."""
 
 import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.file_download import repo_folder_name
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from src.errors import UserError
@@ -18,6 +21,8 @@ from src.schema import Base
 SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHTS = ["*.safetensors"]
 ADVICE = "check the id, the revision and the network, then start again: whole files are kept"
+
+SILENT = 3600  # seconds without a byte after which nobody writes a part of a file any more
 
 
 def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
@@ -61,6 +66,8 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
             f"{model_id} at {revision} has no weights as safetensors, and others may run code when "
             "they are loaded; name a revision that has them"
         )
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model")
+    _remove_parts(folder / "blobs")
     missing = [n for n in sizes if not try_to_load_from_cache(model_id, n, revision=revision)]
     if not missing:
         return
@@ -76,6 +83,15 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
             f"{model_id}: {damaged[0].name} arrived damaged (its checksum is not the Hub's) and is "
             "removed; start again: what came whole is kept"
         )
+
+
+def _remove_parts(blobs: Path) -> None:
+    """Remove what killed downloads left of files: the client gives each download another name."""
+    for part in blobs.glob("*.incomplete"):
+        # Of another user's, or by now whole: there is nothing to mend.
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > SILENT:
+                part.unlink()
 
 
 def _check_room(model_id: str, needed: int) -> None:

@@ -137,6 +137,17 @@ def test_weights_that_have_no_room_are_not_begun(hub, workspace):
     assert not weights(hub)
 
 
+def test_what_a_killed_download_left_is_removed_and_what_is_being_written_is_not(hub, workspace):
+    build(workspace, hub)
+    (blobs,) = (workspace / "hub/hub").glob("models--*/blobs")
+    left, written = (blobs / f"{'0' * 64}.{name}.incomplete" for name in ("0000000a", "0000000b"))
+    for part in (left, written):
+        part.write_bytes(bytes(9))
+    os.utime(left, (0, 0))
+    assert load(workspace, hub).returncode == 0
+    assert list(blobs.glob("*.incomplete")) == [written]
+
+
 def test_weights_of_another_kind_than_safetensors_are_refused(base, workspace, tmp_path):
     checkpoint = shutil.copytree(base / "checkpoint", tmp_path / "pickled")
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")

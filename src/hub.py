@@ -20,9 +20,8 @@ from src.schema import Base
 
 SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHTS = ["*.safetensors"]
-ADVICE = "check the id, the revision and the network, then start again: whole files are kept"
-
 SILENT = 3600  # seconds without a byte after which nobody writes a part of a file any more
+ADVICE = "check the id, the revision and the network, then start again: whole files are kept"
 
 
 def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
@@ -54,7 +53,7 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
 
     Whole files that have come are kept; of one that was cut short by the end of its process, the
     Hub's client keeps nothing. It looks at lengths alone: what came is held against the Hub's
-    checksums here.
+    checksums here, or by the next call where this one is killed before.
 
     Raises:
         UserError: as `pin` does, no safetensors among them, too little room on the disk, or files
@@ -69,10 +68,13 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model")
     _remove_parts(folder / "blobs")
     missing = [n for n in sizes if not try_to_load_from_cache(model_id, n, revision=revision)]
-    if not missing:
+    unchecked = folder / f".unchecked-{revision}"
+    if not missing and not unchecked.exists():
         return
     with in_one_line("the weights", model_id, revision, ADVICE):
         _check_room(model_id, sum(sizes[name] or 0 for name in missing))
+        folder.mkdir(parents=True, exist_ok=True)
+        unchecked.touch()
         snapshot_download(model_id, revision=revision, allow_patterns=[*SMALL, *WEIGHTS])
         found = HfApi().verify_repo_checksums(model_id, revision=revision)
     if damaged := [found.verified_path / wrong["path"] for wrong in found.mismatches]:
@@ -83,6 +85,7 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
             f"{model_id}: {damaged[0].name} arrived damaged (its checksum is not the Hub's) and is "
             "removed; start again: what came whole is kept"
         )
+    unchecked.unlink(missing_ok=True)
 
 
 def _remove_parts(blobs: Path) -> None:

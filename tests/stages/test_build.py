@@ -125,6 +125,22 @@ def test_damaged_weights_are_removed_and_brought_anew(hub, workspace):
     assert weights(hub) == ["model.safetensors"] * 2
 
 
+KILLED = (
+    "import os; from huggingface_hub import HfApi; "
+    "HfApi.verify_repo_checksums = lambda *args, **options: os._exit(9); "
+)
+
+
+@pytest.mark.slow
+def test_weights_that_a_killed_start_did_not_check_are_checked_by_the_next(hub, workspace):
+    build(workspace, hub)
+    hub.damages = 1
+    assert python(workspace, "-c", KILLED + LOAD, endpoint=hub.url).returncode == 9
+    assert "model.safetensors arrived damaged" in refused(load(workspace, hub))
+    assert load(workspace, hub).returncode == 0
+    assert load(workspace, hub, offline=True).returncode == 0
+
+
 def test_weights_that_have_no_room_are_not_begun(hub, workspace):
     build(workspace, hub)
     manifest = workspace / "models/base/qwen2_vl/manifest.json"

@@ -49,12 +49,14 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
 
     `folder` then holds `esnlive_train.csv`, `esnlive_dev.csv` and `esnlive_test.csv`, as far as
     there are such splits, and `flickr30k_images/<Flickr30kID>`: each picture once, its bytes as
-    they came. A picture without an id is named by the SHA-256 of its bytes. However many rows
-    there are, memory holds a few parts of one file.
+    they came. A picture without an id is named by the SHA-256 of its bytes; one with other bytes
+    than the first of its id bears the beginning of it in its name. However many rows there are,
+    memory holds a few parts of one file.
 
     Returns:
         Where the rows come from and at which commit, what the columns are called there, the
-        number of rows by split, of pictures and of their bytes.
+        number of rows by split, of pictures, of those among them that bear another name than
+        their id, and of the bytes of all.
 
     Raises:
         UserError: a data set that cannot be had, or that lacks a training split, a column or
@@ -67,7 +69,7 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
         with _quiet():
             streams = _streams(source, revision)
             columns = _columns(source, streams["train"])
-            rows = {s: _write(source, x, columns, folder, s) for s, x in streams.items()}
+            written = {s: _write(source, x, columns, folder, s) for s, x in streams.items()}
         sizes = [path.stat().st_size for path in (folder / PICTURES).iterdir()]
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
@@ -77,8 +79,9 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
         "dataset": source.dataset,
         "revision": revision,
         "columns": columns,
-        "rows": rows,
+        "rows": {split: rows for split, (rows, _) in written.items()},
         "pictures": len(sizes),
+        "pictures_renamed": sum(renamed for _, renamed in written.values()),
         "bytes": sum(sizes),
     }
 
@@ -134,10 +137,14 @@ def _columns(source: Esnlive, stream: IterableDataset) -> dict[str, str]:
 
 def _write(
     source: Esnlive, stream: IterableDataset, columns: Columns, folder: Path, split: str
-) -> int:
-    """Write the table of a split and the pictures that it names first; returns its rows."""
+) -> tuple[int, int]:
+    """Write the table of a split and the pictures that it names first.
+
+    Returns:
+        The number of its rows, and of pictures written under another name than their id.
+    """
     label = (stream.features or {}).get(columns["gold_label"])
-    number = 0
+    number = renamed = 0
     with (folder / f"esnlive_{split}.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         rows = tqdm(_rows(source, stream, columns), split, unit="row", disable=None)
@@ -145,7 +152,8 @@ def _write(
             explanations, several = _explanations(row)
             if number == 1:
                 table.writerow(HEADING + MORE if several else HEADING)
-            picture = _picture(row, folder / PICTURES)
+            picture, other = _picture(row, folder / PICTURES)
+            renamed += other
             gold = row["gold_label"]
             if isinstance(label, ClassLabel) and gold is not None and gold >= 0:
                 gold = label.int2str(gold)
@@ -154,7 +162,7 @@ def _write(
             table.writerow((number - 1, *values, *explanations))
     if not number:
         raise UserError(f"{source.dataset} has no rows for {split}")
-    return number
+    return number, renamed
 
 
 def _rows(source: Esnlive, stream: IterableDataset, columns: Columns) -> Iterator[Row]:
@@ -174,20 +182,29 @@ def _explanations(row: Row) -> tuple[list[str], bool]:
     return [_text(text) for text in (row["explanation"], *further)], bool(further)
 
 
-def _picture(row: Row, folder: Path) -> str:
-    """Write the picture of a row, where it has one that is not there yet; returns its name."""
+def _picture(row: Row, folder: Path) -> tuple[str, bool]:
+    """Write the picture of a row, where it has one that is not there yet.
+
+    Returns:
+        Its name, and whether it was written under another than its id, which has other bytes here.
+    """
     content = (row["image"] or {}).get("bytes") or b""
     name = re.sub(r"[^\w.-]", "_", PurePath(_text(row.get("Flickr30kID"))).name)
     if not (name or content):
-        return ""
-    name = name or hashlib.sha256(content).hexdigest()
+        return "", False
+    digest = hashlib.sha256(content).hexdigest()
+    name = name or digest
     if PurePath(name).suffix.lower() not in PICTURE_SUFFIXES:
         name += ".png" if content.startswith(PNG) else ".jpg"
     path = folder / name
     # Looked up on the disk: names in memory would grow with the rows.
-    if content and not path.exists():
+    other = bool(content) and path.exists() and path.read_bytes() != content
+    if other:
+        path = path.with_stem(f"{path.stem}-{digest[:8]}")
+    new = bool(content) and not path.exists()
+    if new:
         path.write_bytes(content)
-    return name
+    return path.name, other and new
 
 
 def _text(value: object) -> str:

@@ -124,6 +124,7 @@ def test_rows_and_pictures_arrive_in_the_official_layout(fetch, raw):
         "columns": {name: name for name in FEATURES},
         "rows": {"train": 6, "dev": 3, "test": 3},
         "pictures": 4,
+        "pictures_renamed": 0,
         "bytes": sum(len(picture(n)) for n in (1, 2, 3, 4)),
     }
     lines = (raw / "esnlive_dev.csv").read_text().splitlines()
@@ -142,11 +143,24 @@ def test_the_reader_takes_all_of_it(fetch, raw, params):
     assert {entry.path.read_bytes() for entry in found} == set(pictures(raw).values())
 
 
-def test_a_picture_is_written_once(fetch, raw):
-    rows = pairs(1)
-    rows[2]["image"] = {"bytes": picture(2), "path": None}
-    fetch(train=rows)
-    assert pictures(raw) == {"1.jpg": picture(1)}
+def test_a_picture_is_written_once(fetch, raw, monkeypatch):
+    write, written = Path.write_bytes, []
+    monkeypatch.setattr(Path, "write_bytes", lambda p, b: (written.append(p.name), write(p, b)))
+    fetch(train=pairs(1))
+    assert written == ["1.jpg"]
+
+
+def test_an_id_of_several_pictures_pairs_no_text_with_anothers(fetch, raw):
+    rows = pairs(1) + pairs(1)
+    for row in rows[2:5]:
+        row["image"] = {"bytes": picture(200), "path": None}
+    other = f"1-{hashlib.sha256(picture(200)).hexdigest()[:8]}.jpg"
+    provenance = fetch(train=rows, test=rows[2:3])
+    assert pictures(raw) == {"1.jpg": picture(1), other: picture(200)}
+    assert (provenance["pictures"], provenance["pictures_renamed"]) == (2, 1)
+    names = ["1.jpg"] * 2 + [other] * 3 + ["1.jpg"]
+    assert [row["Flickr30kID"] for row in table(raw, "train")] == names
+    assert [row["Flickr30kID"] for row in table(raw, "test")] == [other]
 
 
 def test_no_more_rows_of_a_split_than_asked_for(fetch, raw):

@@ -1,11 +1,12 @@
 """Check, group and split the raw files of one data set: `python -m stages.prepare DATA`."""
 
+import os
 from pathlib import Path
 
 import typer
 
 from src import config
-from src.errors import one_line
+from src.errors import UserError, one_line
 from src.files import whole
 from src.prepare import prepare
 
@@ -14,9 +15,15 @@ from src.prepare import prepare
 def main(data: str) -> None:
     params = config.load()
     chosen = config.pick(params.data, data, "data")
-    with whole(Path("data/prepared") / data) as folder:
-        folder.mkdir()
-        prepare(chosen, params.seed, Path("data/raw") / data, folder)
+    out = Path("data/prepared") / data
+    try:
+        with whole(out) as folder:
+            folder.mkdir()
+            prepare(chosen, params.seed, Path("data/raw") / data, folder)
+    except OSError as error:
+        # Where a write fails, most libraries name no file, and pyarrow has words of its own.
+        why = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"data.{data}: {error.filename or out}: {why}") from None
 
 
 if __name__ == "__main__":

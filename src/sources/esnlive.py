@@ -72,7 +72,7 @@ def fetch(source: Esnlive, folder: Path, seed: int) -> dict[str, object]:
             written = {s: _write(source, x, columns, folder, s) for s, x in streams.items()}
         sizes = [path.stat().st_size for path in (folder / PICTURES).iterdir()]
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+        raise UserError(f"{error.filename or folder}: {error.strerror}") from None
     if not sizes:
         raise UserError(f"{source.dataset} holds no pictures in its column {columns['image']}")
     return {

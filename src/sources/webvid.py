@@ -54,7 +54,7 @@ def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
             size = _move(drawn, brought, folder)
             _write(drawn, dead, folder)
         except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}") from None
+            raise UserError(f"{error.filename or folder}: {error.strerror}") from None
     return {
         "dataset": source.dataset,
         "revision": revision,

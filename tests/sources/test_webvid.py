@@ -369,6 +369,15 @@ def test_a_full_disk_is_one_line(fetch, raw, monkeypatch):
         fetch()
 
 
+def test_a_disk_that_is_full_when_the_tables_are_written_is_one_line(fetch, raw, monkeypatch):
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(webvid, "_write_csv", full)
+    with pytest.raises(UserError, match=f"^{raw}: No space left on device$"):
+        fetch()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

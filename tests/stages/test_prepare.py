@@ -559,6 +559,20 @@ def test_the_stage_writes_all_or_nothing(
     assert [p.name for p in out.parent.iterdir()] == ["autism_faces"]
 
 
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    publish(Path("data/raw/autism_faces"), drawn, 40)
+    full = partial(pq.ParquetWriter, "/dev/full")
+    monkeypatch.setattr(pq, "ParquetWriter", lambda path, *given, **named: full(*given, **named))
+    says = "^error: data.autism_faces: data/prepared/autism_faces: No space left on device$"
+    with pytest.raises(SystemExit, match=says):
+        main("autism_faces")
+    assert list(Path("data/prepared").iterdir()) == []
+
+
 def test_a_limit_draws_pictures_by_the_seed_and_keeps_all_their_questions(tmp_path: Path) -> None:
     paths = [Path(f"{i}.jpg") for i in range(50)]
     raws = [Raw(f"{p}#{k}", p, question="Which?", answers=("one",)) for p in paths for k in "ab"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from funcy import retry
@@ -45,7 +46,8 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
 
     What cannot be reached for a reason that may pass (no connection, no answer in time, a status
     such as 429 or 503) is asked for once more when all others are through. What then remains
-    is a dead link, too, where it is few: at most 5, or 1 in 100 of the links if that is more.
+    is a dead link, too, where it is few: at most 5, or 1 in 100 of the links if that is more; and
+    so is what a host does not give of which nothing came while others answered.
 
     Args:
         links: the address of each video by its name.
@@ -62,7 +64,7 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
     found = _bring_each(links, files, LOST)
     if again := _unreached(links, found):
         found |= _bring_each(again, files, max(LOST, few + 1))
-    if len(left := _unreached(links, found)) > few:
+    if len(left := _still_there(links, found)) > few:
         ((reason, _),) = Counter(found[name].reason for name in left).most_common(1)
         raise UserError(
             f"{len(left)} of {len(links)} addresses did not answer ({reason}); run it again: what"
@@ -73,6 +75,14 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
 
 def _unreached(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> dict[str, str]:
     return {name: url for name, url in links.items() if (dead := found[name]) and dead.unreached}
+
+
+def _still_there(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> dict[str, str]:
+    """The unreached addresses whose host has answered, if only that it is busy."""
+    left = _unreached(links, found)
+    silent = {n for n in left if not found[n].reason.startswith("status ")}
+    answering = {urlsplit(links[name]).netloc for name in found.keys() - silent}
+    return {name: url for name, url in left.items() if urlsplit(url).netloc in answering}
 
 
 def _bring_each(

@@ -272,6 +272,16 @@ def test_more_than_a_few_that_did_not_answer_end_the_run_and_the_next_goes_on(
     assert sorted(a.path for a in server.asked) == ["1.mp4", "3.mp4", "4.mp4"]
 
 
+def test_hosts_that_are_gone_are_no_reason_to_run_it_again(
+    fetch, server, raw, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(clips, "FEW", 1)
+    gone = [(n, f"http://127.0.0.1:9/{n}.mp4", "", "001_050", "Clip") for n in (3, 4, 5)]
+    write(tmp_path / TRAIN, *listed(server, 0, 1, 2), *gone)
+    assert fetch()["dead"] == 3
+    assert dead(raw) == dict.fromkeys("345", "no connection: ConnectionError")
+
+
 def test_a_busy_server_is_given_the_time_that_it_asks_for(fetch, server, raw, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)

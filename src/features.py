@@ -5,7 +5,7 @@ which is mapped from the disk and not read; and `features.json`, which row belon
 and what the features hang on; or nothing where a recipe reads pixels.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -52,10 +52,17 @@ def key(recipe: Recipe) -> dict[str, str]:
     """What the features of a recipe hang on: precision, and digests of its base and of each split.
 
     The base's folder holds its weights and processor, or the commit of the Hub that has them.
+
+    Raises:
+        UserError: one of them is not there.
     """
     prepared = Path("data/prepared") / recipe.data
-    splits = {f"{split} split": digest(prepared / f"{split}.parquet") for split in SPLITS}
-    base = digest(Path("models/base") / recipe.base)
+    try:
+        splits = {f"{split} split": digest(prepared / f"{split}.parquet") for split in SPLITS}
+        base = digest(Path("models/base") / recipe.base)
+    except FileNotFoundError as error:
+        stage = f"encode@{recipe.name}"
+        raise UserError(f"{error.filename}: not there; make it with `dvc repro {stage}`") from None
     return {"precision": recipe.precision, "base": base} | splits
 
 
@@ -87,10 +94,10 @@ def write(folder: Path, blocks: Iterable[torch.Tensor], known: dict[str, Any]) -
     write_json(folder / INDEX, {"shape": shape, "dtype": dtype} | known)
 
 
-def opened(folder: Path, made_of: Mapping[str, str] | None = None) -> Features | None:
+def opened(folder: Path, recipe: Recipe | None = None) -> Features | None:
     """The store that the encode stage left; None where the recipe reads pictures as they are.
 
-    It must be made of what `key` names, where that is given.
+    With a recipe it must be made of what `key` names of it.
 
     Raises:
         UserError: it is not there, is no store, or was made of something else.
@@ -104,7 +111,7 @@ def opened(folder: Path, made_of: Mapping[str, str] | None = None) -> Features |
     if not known:
         return None
     own = known.pop("key", {})
-    for part, value in (made_of or {}).items():
+    for part, value in key(recipe).items() if recipe else ():
         if own.get(part) != value:
             raise UserError(
                 f"{folder}: holds features of another {part}; make them anew with "

@@ -8,7 +8,7 @@ import typer
 
 from src import config, metrics
 from src.errors import one_line
-from src.features import key, opened
+from src.features import opened
 from src.files import whole, write_json
 from src.inference.predict import predict, predictions_file, save
 from src.models import load_tuned
@@ -22,7 +22,7 @@ def predict_and_measure(params: Params, chosen: Recipe) -> None:
     measure = metrics.load(chosen.task)
     if is_first():
         measure.ready(params.evaluate)
-    features = opened(Path("data/features") / chosen.name, key(chosen))
+    features = opened(Path("data/features") / chosen.name, chosen)
     model = load_tuned(Path("models/base") / chosen.base, adapter, chosen, vision=features is None)
     tuned = predict(model, chosen, params.evaluate.batch_size, params.seed, features)
     if not is_first():

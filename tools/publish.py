@@ -87,8 +87,8 @@ def _check_output(output: Path) -> None:
         raise UserError(f"--output {output}: is a file; name a folder that is not there")
     if odd := bundle.strangers(output):
         raise UserError(
-            f"--output {output}: holds {odd[0]}, which this command did not write; name a folder "
-            "that is not there"
+            f"--output {output}: holds {odd[0]}, which this command is not known to have "
+            "written; name a folder that is not there"
         )
 
 

@@ -62,7 +62,10 @@ def read_inputs(
 
 def _media_below(folder: Path) -> list[Path]:
     """The pictures and videos below a folder, by their names; what else is there is told."""
-    files = sorted(files_below(folder))
+    try:
+        files = sorted(files_below(folder))
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     media = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES]
     if others := sorted(set(files) - set(media)):
         typer.echo(

@@ -89,7 +89,7 @@ def _ask(
     task = collator.task
     two_heads = task.classifies and hasattr(base_of(model), CLASSIFIER)
     choices, generation = None if two_heads else task.choices, recipe.generation
-    if choices:
+    if choices and not task.classifies:
         # What is cut off names no class.
         longest = max(len(collator.answer_ids(choice)) for choice in choices)
         most = max(generation.max_new_tokens, longest)

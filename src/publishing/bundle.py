@@ -103,9 +103,10 @@ def _adapter(trained: Trained, folder: Path) -> None:
 
 def strangers(folder: Path) -> list[str]:
     """The files of a folder that `fill` did not write."""
-    file = folder / PARAMETERS
-    known = read_json(file) if file.is_file() else {}
-    own = known.get("files", ()) if isinstance(known, dict) else ()
+    try:
+        own = set(read_json(folder / PARAMETERS)["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        own = set()  # another's, or one of before it named its files
     return [name for name in contents(folder) if name not in own]
 
 

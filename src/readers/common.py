@@ -64,9 +64,15 @@ def find(name: str, tops: Iterable[Path], folder: Path) -> Path | str:
 
 
 def split_in(path: Path) -> str | None:
-    """The split that the words of a relative path name, the last one of several."""
-    words = re.split(r"[^a-z0-9]+", path.with_suffix("").as_posix().lower())
-    return next((SPLITS[word] for word in reversed(words) if word in SPLITS), None)
+    """The split that words of a relative path name, the file's own before those of its folders.
+
+    None where there is none, or where one name has those of several, as train_test.csv has.
+    """
+    for name in reversed(path.with_suffix("").parts):
+        named = {SPLITS[word] for word in re.split(r"[^a-z0-9]+", name.lower()) if word in SPLITS}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    return None
 
 
 def one_label(texts: Iterable[str], labels: Sequence[str]) -> tuple[str | None, str]:

@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 
 import requests
 from funcy import retry
-from requests.adapters import HTTPAdapter
+from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
-from urllib3 import Retry
 
 from src.errors import UserError
 from src.sources import download
@@ -28,6 +27,7 @@ LOST = 64  # so many in a row that cannot be reached are the network's fault, no
 FEW = 5  # so many that cannot be reached are passed over, and of more than 500 links 1 in 100
 # One more request where a busy server says when, after a minute at most.
 WAITING = Retry(1, connect=0, read=False, raise_on_status=False, retry_after_max=60)
+NO_ADDRESS, STATUS = "no address of HTTP", "status "  # why a video did not come
 NO_VIDEO = ("text/", "image/", "application/json", "application/xml", "application/xhtml")
 
 
@@ -63,7 +63,7 @@ def bring_all(links: Mapping[str, str], place: Path) -> dict[str, Path | str]:
     few = max(FEW, len(links) // 100)
     found = _bring_each(links, files, LOST)
     if again := _unreached(links, found):
-        found |= _bring_each(again, files, max(LOST, few + 1))
+        found |= _bring_each(again, files, len(again) + 1)
     if len(left := _still_there(links, found)) > few:
         ((reason, _),) = Counter(found[name].reason for name in left).most_common(1)
         raise UserError(
@@ -80,8 +80,10 @@ def _unreached(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> d
 def _still_there(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> dict[str, str]:
     """The unreached addresses whose host has answered, if only that it is busy."""
     left = _unreached(links, found)
-    silent = {n for n in left if not found[n].reason.startswith("status ")}
-    answering = {urlsplit(links[name]).netloc for name in found.keys() - silent}
+    busy = {name for name in left if found[name].reason.startswith(STATUS)}
+    others = found.keys() - left.keys()
+    asked = {name for name in others if not found[name] or found[name].reason != NO_ADDRESS}
+    answering = {urlsplit(links[name]).netloc for name in busy | asked}
     return {name: url for name, url in left.items() if urlsplit(url).netloc in answering}
 
 
@@ -121,9 +123,9 @@ def _bring(url: str, file: Path) -> _Dead | None:
         download.remove(part)
         return _Dead(str(error))
     except ValueError:  # of the client, for any address that it is given or sent on to
-        return _Dead("no address of HTTP")
+        return _Dead(NO_ADDRESS)
     except requests.HTTPError as error:
-        return _Dead(f"status {error.response.status_code}", unreached=download.may_pass(error))
+        return _Dead(f"{STATUS}{error.response.status_code}", unreached=download.may_pass(error))
     except requests.TooManyRedirects:
         return _Dead("sent on without end")
     except requests.RequestException as error:

@@ -41,9 +41,8 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     seed = seed if recipe.train.seed is None else recipe.train.seed
     base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
     splits = [prepared / "train.parquet", prepared / "validation.parquet"]
-    made_of = key(recipe)
-    features = opened(Path("data/features") / recipe.name, made_of)
-    checkpoints = checkpoint_folder(recipe, seed, made_of)
+    features = opened(Path("data/features") / recipe.name, recipe)
+    checkpoints = checkpoint_folder(recipe, seed, key(recipe))
     set_seed(seed)
     labels, head = read_labels(recipe.data), recipe.classifier
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
@@ -81,7 +80,7 @@ def tell_cut_answers(recipe: Recipe, collator: Collator, train_set: Dataset) -> 
     Names of classes are written whole, however long.
     """
     task, most = collator.task, recipe.generation.max_new_tokens
-    if (task.choices and recipe.classifier is None) or not is_first():
+    if (task.choices and not task.classifies) or not is_first():
         return
     records = without_media(train_set)
     lengths = [len(collator.answer_ids(task.answer(record))) for record in records]

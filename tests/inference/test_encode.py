@@ -282,7 +282,7 @@ class TestStore:
         encoded(tmp_path, base, recipe, shows)
         monkeypatch.chdir(tmp_path)
         place = Path("data/features") / recipe.name
-        assert opened(place, key(recipe)) is not None
+        assert opened(place, recipe) is not None
         if part == "precision":
             recipe = recipe.model_copy(update={"precision": "bf16"})
         elif part == "base":
@@ -295,7 +295,12 @@ class TestStore:
             write_splits(prepared, [shows[1], shows[0], *shows[2:]])
         told = f"holds features of another {part}; .* `dvc repro encode@emotion_qwen2vl`"
         with pytest.raises(UserError, match=told):
-            opened(place, key(recipe))
+            opened(place, recipe)
+
+    def test_without_data_the_key_of_features_is_one_line(self, recipe, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=r"train\.parquet: not there; make it with `dvc repro "):
+            key(recipe)
 
     def test_a_damaged_store_is_one_line(self, tmp_path):
         place = tmp_path / "some"

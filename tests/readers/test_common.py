@@ -45,6 +45,8 @@ def test_a_label_may_hold_what_has_a_meaning_in_patterns() -> None:
         ("train/more-val.csv", "validation"),
         ("Test.csv", "test"),
         ("vqa-dev.csv", "validation"),
+        ("train/train_test.csv", None),
+        ("test/images.csv", "test"),
         ("devices.csv", None),
         ("trainees.csv", None),
         ("captions.train", None),

@@ -276,10 +276,15 @@ def test_hosts_that_are_gone_are_no_reason_to_run_it_again(
     fetch, server, raw, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(clips, "FEW", 1)
+    monkeypatch.setattr(clips, "LOST", 3)
+    monkeypatch.setattr(clips, "AT_ONCE", 1)
     gone = [(n, f"http://127.0.0.1:9/{n}.mp4", "", "001_050", "Clip") for n in (3, 4, 5)]
-    write(tmp_path / TRAIN, *listed(server, 0, 1, 2), *gone)
-    assert fetch()["dead"] == 3
-    assert dead(raw) == dict.fromkeys("345", "no connection: ConnectionError")
+    odd = (7, "http://[x/7.mp4", "", "001_050", "Clip")
+    some, more = listed(server, 0, 1), listed(server, 2)
+    write(tmp_path / TRAIN, *some, *gone[:2], *more, gone[2], odd)
+    assert fetch(clips=7)["dead"] == 4
+    silent = dict.fromkeys("345", "no connection: ConnectionError")
+    assert dead(raw) == silent | {"7": "no address of HTTP"}
 
 
 def test_a_busy_server_is_given_the_time_that_it_asks_for(fetch, server, raw, monkeypatch):

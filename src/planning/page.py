@@ -7,7 +7,7 @@ from src.planning.duration import CARD, SHARE
 from src.planning.machine import GIB, Machine, host_bytes
 from src.planning.memory import Memory
 from src.planning.plan import Known, Plan
-from src.planning.remedies import lacks_bf16, remedies, too_long, without_checkpointing
+from src.planning.remedies import Remedy, lacks_bf16, remedies, too_long, without_checkpointing
 from src.schema import HubBase, Params
 
 GB = 1e9
@@ -147,7 +147,7 @@ def _gpu(plan: Plan, params: Params, here: Machine) -> list[str]:
     found = remedies(plan, params, here.gpu_memory, here.bf16)
     why = "does not compute in bf16" if lacks else f"is too small for {peak / GIB:.1f}"
     lines = [f"NO: {has} {why}; change, one after the other:"]
-    lines += [f"    {r.key}: {r.value}  ->  {r.needs.peak / GIB:.1f} GiB" for r in found]
+    lines += [f"    {_change(remedy)}" for remedy in found]
     if not found or found[-1].needs.peak > here.gpu_memory:
         lines.append("    and that is not enough: take a larger GPU")
     return lines
@@ -159,8 +159,11 @@ def _faster(plan: Plan, params: Params, here: Machine) -> list[str]:
     if found is None or found.needs.peak > here.gpu_memory:
         return []
     without, now = (duration.training_operations(plan.work, kept) for kept in (False, True))
-    size = f"{found.needs.peak / GIB:.1f} GiB"
-    return [f"faster: {found.key}: {found.value}  ->  {size}, {1 - without / now:.0%} less to do"]
+    return [f"faster: {_change(found)}, {1 - without / now:.0%} less to do"]
+
+
+def _change(remedy: Remedy) -> str:
+    return f"{remedy.key}: {remedy.value}  ->  {remedy.needs.peak / GIB:.1f} GiB"
 
 
 def _room(needed: dict[str, int], here: Machine) -> list[str]:

@@ -95,12 +95,17 @@ def interval(
     Pearson 1934). A single group says nothing of any other: its bounds are the whole range.
     """
     low, high = percentiles(statistic, *columns, groups=groups, **options)
-    count = len(columns[0]) if groups is None else len(pd.unique(groups))
+    count = _drawn_apart(columns[0], groups)
     if count == 1:
         return min(low, 0.0), max(high, greatest)
     if np.isclose(low, high) and np.isclose(low, (0, greatest)).any():
         return _all_alike(count, not np.isclose(low, 0), options["confidence"], greatest)
     return low, high
+
+
+def _drawn_apart(column: np.ndarray, groups: np.ndarray | None) -> int:
+    """How many groups there are, or without them examples."""
+    return len(column if groups is None else pd.unique(groups))
 
 
 def _all_alike(count: int, right: bool, confidence: float, greatest: float) -> tuple[float, float]:
@@ -131,7 +136,7 @@ def paired_gain(
 
     columns = (*base, *tuned)
     low, high = percentiles(difference, *columns, groups=groups, **options)
-    count = len(columns[0] if groups is None else pd.unique(groups))
+    count = _drawn_apart(columns[0], groups)
     if count == 1:
         low, high = min(low, -greatest), max(high, greatest)
     elif np.isclose(low, high) and np.isclose(abs(low), greatest):

@@ -22,12 +22,13 @@ class StopOnBadLoss(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Look at each loss that is logged."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not torch.isfinite(torch.tensor(loss)):
-            raise UserError(
-                f"the training loss is {loss} at step {state.global_step}; lower learning_rate, "
-                "or set precision to bf16 or fp32"
-            )
+        for key, split in (("loss", "training"), ("eval_loss", "validation")):
+            loss = (logs or {}).get(key, 0.0)
+            if not torch.isfinite(torch.tensor(loss)):
+                raise UserError(
+                    f"the {split} loss is {loss} at step {state.global_step}; lower "
+                    "learning_rate, or set precision to bf16 or fp32"
+                )
 
 
 class LogBeforeCheckpoint(TrainerCallback):

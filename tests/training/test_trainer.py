@@ -8,13 +8,14 @@ import torch
 from bitsandbytes.optim.optimizer import Optimizer8bit
 from datasets import Dataset, Features, Image, Value
 from torch.nn import functional
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from src import models
 from src.errors import UserError
 from src.families import qwen2_vl
 from src.inference.generate import generate
 from src.training import losses, trainer
+from src.training.callbacks import StopOnBadLoss
 from src.training.collator import IGNORED, Collator, foretell
 from src.training.pretrain import EXAM, PretrainTrainer
 from src.training.sampler import ByLength
@@ -223,6 +224,12 @@ def test_a_loss_that_is_no_number_ends_the_run(base, recipe, collator, records, 
         next(p for n, p in model.named_parameters() if "lora_A" in n).fill_(float("nan"))
     with pytest.raises(UserError, match="loss is nan"):
         trainer.train(model, collator, records, records, settings, tmp_path, seed=1)
+
+
+def test_a_validation_loss_that_is_no_number_ends_it_too():
+    state, log = TrainerState(global_step=5), {"eval_loss": float("nan"), "eval_accuracy": 0.5}
+    with pytest.raises(UserError, match="the validation loss is nan at step 5"):
+        StopOnBadLoss().on_log(None, state, None, log)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):

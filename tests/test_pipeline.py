@@ -164,6 +164,10 @@ def test_validation_accuracy_chooses_the_adapter_and_each_improvement_is_kept(re
     assert kept
     best = (kept[-1] / "adapter_model.safetensors").read_bytes()
     assert (adapter / "adapter_model.safetensors").read_bytes() == best
+    validation = read_json(reproduced / "metrics/vqa_blip2/validation.json")
+    assert kept[-1].name == f"checkpoint-{validation['step']}"
+    summary = read_json(reproduced / "data/prepared/abo/summary.json")
+    assert validation["n"] == summary["splits"]["validation"]["n"]
     assert not list((reproduced / "models/adapters/emotion_llava").glob("checkpoint-*"))
 
 

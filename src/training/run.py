@@ -1,4 +1,4 @@
-"""One recipe's training, from prepared data to a saved adapter and its loss curve."""
+"""One recipe's training, from prepared data to a saved adapter, its loss curve and validation."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
 
 def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
-    """Train, then write `models/adapters/RECIPE` and `metrics/RECIPE/loss.csv`.
+    """Train, then write `models/adapters/RECIPE`, and loss.csv and validation.json of its metrics.
 
     Raises:
         UserError: the data do not fit the task.
@@ -70,7 +70,10 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
         save_adapter(model, recipe, labels, data, adapter, weights)
         if recipe.train.select_by == "accuracy":
             copy_improvements(checkpoints, adapter)
-    write_curve(log, Path("metrics") / recipe.name / "loss.csv")
+    metrics = Path("metrics") / recipe.name
+    write_curve(log, metrics / "loss.csv")
+    validation = kept_evaluation(log, recipe.train.select_by)
+    write_json(metrics / "validation.json", {"n": len(validation_set)} | validation)
     shutil.rmtree(checkpoints)
 
 
@@ -146,3 +149,15 @@ def write_curve(log: list[dict[str, float]], path: Path) -> None:
     ]
     with whole(path) as beside:
         pd.DataFrame(rows, columns=["step", "split", "loss"]).to_csv(beside, index=False)
+
+
+def kept_evaluation(log: list[dict[str, float]], select_by: str) -> dict[str, float]:
+    """Step, loss and accuracy of the checkpoint that is kept, from a trainer's log.
+
+    It is the first of the best: the trainer replaces it by what is better alone.
+    """
+    evaluations = [entry for entry in log if "eval_loss" in entry]
+    sign = 1 if select_by == "accuracy" else -1
+    best = max(evaluations, key=lambda entry: sign * entry[f"eval_{select_by}"])
+    measured = {name: round(best[f"eval_{name}"], 6) for name in ("loss", "accuracy")}
+    return {"step": int(best["step"])} | measured

@@ -70,7 +70,8 @@ def train(
         callbacks: more of them.
 
     Returns:
-        The log: entries with `step` and `loss` (training) or `eval_loss` (validation).
+        The log: entries with `step` and `loss` (training), or `eval_loss` and `eval_accuracy`
+        (validation).
     """
     lengths = check_lengths(collator, train_set, training.max_length, "train")
     check_lengths(eval_collator or collator, validation_set, training.max_length, "validation")

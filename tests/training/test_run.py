@@ -1,6 +1,8 @@
+import pytest
+
 from src import tasks
 from src.training.load import collator_of
-from src.training.run import checkpoint_folder, tell_cut_answers, write_curve
+from src.training.run import checkpoint_folder, kept_evaluation, tell_cut_answers, write_curve
 from tests.conftest import LABELS
 
 
@@ -32,6 +34,20 @@ def test_a_curve_has_a_row_a_loss(tmp_path):
     write_curve(log, tmp_path / "loss.csv")
     expected = "step,split,loss\n1,train,2.0\n2,validation,1.5\n"
     assert (tmp_path / "loss.csv").read_text() == expected
+
+
+@pytest.mark.parametrize(("select_by", "step"), [("loss", 8), ("accuracy", 4)])
+def test_of_evaluations_that_are_equally_good_the_first_is_kept(select_by, step):
+    rows = [(4, 0.5, 0.75), (8, 0.25, 0.5), (12, 0.25, 0.75)]
+    log = [
+        {"step": 2, "loss": 0.1},
+        *({"step": s, "eval_loss": loss, "eval_accuracy": right} for s, loss, right in rows),
+        {"step": 12, "answered_accuracy": 1.0},
+        {"step": 12, "train_loss": 0.1},
+    ]
+    found = kept_evaluation(log, select_by)
+    assert found["step"] == step
+    assert (step, found["loss"], found["accuracy"]) in rows
 
 
 def test_answers_that_could_not_be_written_whole_are_told(base, recipe, capsys):

@@ -18,6 +18,7 @@ from src.training import losses, trainer
 from src.training.callbacks import StopOnBadLoss
 from src.training.collator import IGNORED, Collator, foretell
 from src.training.pretrain import EXAM, PretrainTrainer
+from src.training.run import kept_evaluation
 from src.training.sampler import ByLength
 
 
@@ -149,6 +150,7 @@ def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, 
     with torch.no_grad():
         kept = losses.AnswerLoss().compute_loss(model.eval(), collator(list(records)))
     assert kept.item() == pytest.approx(min(found), rel=1e-4)
+    assert kept_evaluation(log, "loss")["loss"] == pytest.approx(kept.item(), rel=1e-4)
 
 
 def test_the_measured_accuracy_is_that_of_greedy_decoding(
@@ -169,6 +171,7 @@ def test_the_measured_accuracy_is_that_of_greedy_decoding(
     texts = generate(model.eval(), prompts, records, EXAM, batch_size=4).texts
     right = sum(t == r["label"] for t, r in zip(texts, records, strict=True)) / len(records)
     assert right == pytest.approx(max(measured))
+    assert kept_evaluation(log, "accuracy")["accuracy"] == pytest.approx(right, abs=1e-6)
     assert 0 < right < 1, "a model that is never right or never wrong tests nothing"
 
 
@@ -187,6 +190,9 @@ def test_by_accuracy_each_improvement_leaves_a_checkpoint_and_nothing_else_does(
             improved.append(f"checkpoint-{int(entry['step'])}")
     assert 0 < len(improved) < 8, "all or none of them tests nothing"
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == set(improved)
+    kept = tmp_path / f"checkpoint-{kept_evaluation(log, 'accuracy')['step']}"
+    weights = (kept / "adapter_model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == digest(model, tmp_path / "adapter")
 
 
 def test_measuring_validation_changes_no_weight(
@@ -277,6 +283,34 @@ def test_a_resumed_run_logs_the_losses_of_a_whole_one(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", Stop(4))
     assert run(tmp_path / "killed") == whole
+
+
+@pytest.mark.parametrize("select_by", ["loss", "accuracy"])
+def test_a_resumed_run_tells_of_the_checkpoint_that_a_whole_one_keeps(
+    base, recipe, collator, records, settings, tmp_path, select_by
+):
+    harmful = settings.model_copy(
+        update={
+            "select_by": select_by,
+            "learning_rate": 10.0,
+            "schedule": "constant",
+            "epochs": 4.0,
+            "evaluations": 4,
+        }
+    )
+
+    def run(folder, *callbacks):
+        model = adapter(base, recipe)
+        more = {"callbacks": callbacks}
+        log = trainer.train(model, collator, records, records, harmful, folder, seed=1, **more)
+        return digest(model, folder / "adapter"), kept_evaluation(log, select_by)
+
+    whole = run(tmp_path / "whole")
+    step = whole[1]["step"]
+    assert step < 12, "the last checkpoint is the best: this tests nothing"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", Stop(step))
+    assert run(tmp_path / "stopped") == whole
 
 
 def test_a_list_of_examples_will_do(base, recipe, collator, records, settings, tmp_path):

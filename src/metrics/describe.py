@@ -47,9 +47,11 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of one model, rounded to 6 decimals; those of `audit.summary` are among them.
 
-    `label_accuracy` is the mean of `correct` over the examples with a label, and left out where
-    there are none. `majority` is what always naming the most frequent label makes of it, else the
-    exact match of the most frequent caption. For the other numbers see `src/metrics/texts.py`.
+    `label_accuracy` is the mean of `correct` over the examples with a label. Where there are none
+    it is left out, and so is the audit: free captions are hardly ever a reference word by word.
+    `rougeL` then stands first. `majority` is what always naming the most frequent label makes of
+    `label_accuracy`, else the exact match of the most frequent caption. For the other numbers see
+    `src/metrics/texts.py`.
 
     Raises:
         UserError: no examples, a broken probability, or BERTScore's model is not there.
@@ -57,7 +59,10 @@ def summarise(
     answer.check(frame)
     frame = frame.assign(correct=correct(frame))
     metrics = _headline(frame, evaluate) | rates(frame)
-    audited, audited_bounds = audit.summary(frame, _judged_by(frame), evaluate, seed)
+    audited, audited_bounds = {}, {}
+    if (labelled := _labelled(frame)).any():
+        judged_by = "label_accuracy" if labelled.all() else "correct"
+        audited, audited_bounds = audit.summary(frame, judged_by, evaluate, seed)
     numbers = {
         **counts(frame),
         **values(metrics),
@@ -94,43 +99,32 @@ def plots(
 ) -> dict[str, pd.DataFrame]:
     """The tables behind the plots, by name.
 
-    Where there are labels, `confusion` is of those that the tuned model's captions name, NONE or
-    SEVERAL, and the score of a class is the share of its examples that are right. Where there are
-    none, both are as `answer.plots` has them.
+    `confusion` is of the labels that the tuned model's captions name, NONE or SEVERAL, and the
+    score of a class is the share of its examples that are right. Where there are no labels, the
+    tables have no rows.
     """
     base, tuned = (frame.assign(correct=correct(frame)) for frame in (base, tuned))
-    if _labelled(base).any():
-        confusion = pd.DataFrame({"actual": tuned["label"], "predicted": _named(tuned)})
-        confusion = confusion[_labelled(tuned)]
-        classes = [_by_label(base, "base"), _by_label(tuned, "tuned")]
-    else:
-        confusion = answer.confusion(tuned)
-        classes = [answer.by_kind(base, "base"), answer.by_kind(tuned, "tuned")]
+    labelled = _labelled(tuned)
+    confusion = pd.DataFrame({"actual": tuned["label"], "predicted": _named(tuned)})
     tables = {
-        "confusion": confusion,
-        "classes": pd.concat(classes),
+        "confusion": confusion[labelled],
+        "classes": pd.concat([_by_label(base, "base"), _by_label(tuned, "tuned")]),
         **audit.tables(base, tuned, evaluate),
     }
+    if not labelled.any():
+        tables = {name: table.iloc[:0] for name, table in tables.items()}
     return {name: table.round(6) for name, table in tables.items()}
 
 
 def _headline(frame: pd.DataFrame, evaluate: Evaluate) -> Metrics:
-    """The metrics that carry an interval and a gain."""
+    """The metrics that carry an interval and a gain, first the one that a recipe is judged by."""
     labelled = _labelled(frame)
     right = correct(frame)[labelled].astype(float)
-    return {
-        **({"label_accuracy": Metric(MEAN, (right,), chosen=labelled)} if labelled.any() else {}),
-        "exact_match": Metric(MEAN, (_exact(frame),)),
-        **headline(frame, evaluate.bertscore),
-    }
-
-
-def _judged_by(frame: pd.DataFrame) -> str:
-    """The name of the mean of `correct`, which is neither number where some have labels."""
-    labelled = _labelled(frame)
-    if labelled.all():
-        return "label_accuracy"
-    return "correct" if labelled.any() else "exact_match"
+    texts = headline(frame, evaluate.bertscore)
+    first = {"rougeL": texts["rougeL"]}
+    if labelled.any():
+        first = {"label_accuracy": Metric(MEAN, (right,), chosen=labelled)}
+    return {**first, "exact_match": Metric(MEAN, (_exact(frame),)), **texts}
 
 
 def _majority(frame: pd.DataFrame) -> float:

@@ -43,7 +43,7 @@ def _unknown() -> Example:
 
 
 def best_and_worst(inputs: RecipeInputs, data: DataInputs) -> dict[str, list[Example]]:
-    """The tuned model's most confident right and wrong answers; the first ones of a free text.
+    """The tuned model's most confident right and wrong answers, or those of a free text.
 
     Returns:
         Groups of examples by their heading, empty groups left out.
@@ -51,12 +51,11 @@ def best_and_worst(inputs: RecipeInputs, data: DataInputs) -> dict[str, list[Exa
     rows = inputs.predictions["tuned"].sort_values("id")
     if "probability" in rows:
         rows = rows.sort_values(["probability", "id"], ascending=[False, True])
-    sure = "Most confident and " if "probability" in rows else "Answers that are "
     if "correct" in rows:
         right = rows["correct"].astype(bool)
-        groups = {f"{sure}right": rows[right], f"{sure}wrong": rows[~right]}
+        groups = {"Most confident and right": rows[right], "Most confident and wrong": rows[~right]}
     else:
-        groups = {"The first answers": rows}
+        groups = {"Most confident" if "probability" in rows else "The first answers": rows}
     chosen = {title: group.head(SHOWN) for title, group in groups.items()}
     return {title: _examples(group, data) for title, group in chosen.items() if not group.empty}
 

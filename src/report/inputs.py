@@ -86,7 +86,7 @@ def _value(block: Any, key: str) -> Any:
 
 
 def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:
-    """Read one recipe's files.
+    """Read one recipe's files; where nothing is right or wrong, without what says so.
 
     Raises:
         UserError: names the missing file and the stage that writes it.
@@ -95,29 +95,33 @@ def read_recipe(root: Path, recipe: Recipe) -> RecipeInputs:
     written_by = {"base": f"baseline@{name}", "tuned": f"evaluate@{name}"}
     numbers = {m: _read(metrics / f"{m}.json", by, read_json) for m, by in written_by.items()}
 
+    # Answers without a probability are not, nor are captions without a label.
+    judged = "ece" in numbers["tuned"]
+
     def table(plot: str) -> pd.DataFrame | None:
-        # A task whose answers have no probability has no such tables.
-        if "ece" not in numbers["tuned"]:
-            return None
-        return _read(metrics / f"{plot}.csv", f"evaluate@{name}", _csv)
+        return _read(metrics / f"{plot}.csv", f"evaluate@{name}", _csv) if judged else None
+
+    def predictions(model: str) -> pd.DataFrame:
+        path = metrics / "predictions" / f"{model}.parquet"
+        found = _read(path, written_by[model], pd.read_parquet)
+        return found if judged else found.drop(columns="correct", errors="ignore")
+
+    def gallery() -> list[dict[str, Any]]:
+        found = _read(folder / "gallery.json", f"explain@{name}", read_json)
+        return found if judged else [entry | {"correct": None} for entry in found]
 
     gradcam = metrics / "gradcam.json"
     folder = root / "reports" / "gradcam" / name
     return RecipeInputs(
         metrics=numbers,
-        predictions={
-            m: _read(metrics / "predictions" / f"{m}.parquet", by, pd.read_parquet)
-            for m, by in written_by.items()
-        },
+        predictions={model: predictions(model) for model in MODELS},
         loss=_read(metrics / "loss.csv", f"train@{name}", _csv),
         confusion=table("confusion"),
         classes=table("classes"),
         reliability=table("reliability"),
         audit=table("audit"),
         gradcam=read_json(gradcam) if gradcam.is_file() else None,
-        gallery=_read(folder / "gallery.json", f"explain@{name}", read_json)
-        if gradcam.is_file()
-        else [],
+        gallery=gallery() if gradcam.is_file() else [],
         gallery_folder=folder,
     )
 

@@ -166,20 +166,24 @@ def audit_groups(rows: pd.DataFrame | None) -> list[Row]:
 def doubts(inputs: RecipeInputs) -> Row | None:
     """How many test examples are doubtful and why, and how the tuned model does on them.
 
-    None where nothing was doubted.
+    None where nothing was doubted; of what is neither right nor wrong, it is not said how.
     """
     rows = inputs.predictions["tuned"]
     if "doubt" not in rows or not (doubtful := rows["doubt"] != "").any():
         return None
     reasons = rows.loc[doubtful, "doubt"].str.split("; ").explode().str.partition(":")[0]
-    right = rows["correct"].astype(float)
-    rest = right[~doubtful]
+
+    def right(chosen: pd.Series) -> str | None:
+        if "correct" not in rows or not chosen.any():
+            return None
+        return words.value("accuracy", float(rows.loc[chosen, "correct"].astype(float).mean()))
+
     return {
         "n": words.count(int(doubtful.sum())),
         "of": words.count(len(rows)),
         "reasons": reasons.value_counts().sort_index().to_dict(),
-        "doubted": words.value("accuracy", float(right[doubtful].mean())),
-        "rest": words.value("accuracy", float(rest.mean())) if len(rest) else None,
+        "doubted": right(doubtful),
+        "rest": right(~doubtful),
     }
 
 

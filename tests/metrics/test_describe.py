@@ -9,6 +9,7 @@ import pytest
 from src.errors import UserError
 from src.metrics import texts
 from src.metrics.describe import correct, gains, plots, summarise
+from src.report.words import headline
 from src.schema import Evaluate
 
 LABELS = ["left", "right", "grows"]
@@ -148,10 +149,18 @@ def test_by_hand() -> None:
     assert list(found["interval"]) == [*HEADLINE, *RATES]
 
 
-def test_without_labels_their_accuracy_is_left_out() -> None:
-    found = summarise(PLAIN, None, EVALUATE, 17)
-    assert "label_accuracy" not in found
-    assert "label_accuracy" not in gains(PLAIN, PLAIN, None, EVALUATE, 17)
+def test_without_labels_rouge_judges_and_nothing_that_hangs_on_right_or_wrong_is_measured() -> None:
+    frame = PLAIN.assign(sharpness=range(5), doubt=["", "blurred", "", "", ""])
+    found = summarise(frame, None, EVALUATE.model_copy(update={"audit_minimum": 1}), 17)
+    gain = gains(PLAIN, PLAIN, None, EVALUATE, 17)
+    assert headline(found | {"gain": gain}) == "rougeL"
+    first = ["rougeL", "exact_match", *(name for name in TEXT if name != "rougeL")]
+    assert list(gain) == first
+    assert list(found["interval"]) == [*first, *RATES]
+    assert list(found) == [
+        *("n", "n_groups", *first, *RATES, "distinct_1", "distinct_2", "identical_rate"),
+        *("majority", "interval"),
+    ]
     # "dog moves right" is a reference of two, whatever the kind of the clip.
     assert found["majority"] == 0.4
     assert summarise(PLAIN.assign(kind=list("abcde")), None, EVALUATE, 17)["majority"] == 0.4
@@ -256,8 +265,6 @@ def test_properties_and_doubts_are_audited() -> None:
     assert found["label_accuracy_undoubted"] == round(frame["correct"][::2].mean(), 6)
     assert found["largest_gap"] > 0
     assert list(found["interval"])[-1] == "largest_gap"
-    plain = summarise(frame.assign(label=None), None, EVALUATE, 17)
-    assert "exact_match_undoubted" in plain
 
 
 def test_the_tables_behind_the_plots() -> None:
@@ -279,10 +286,12 @@ def test_the_tables_behind_the_plots() -> None:
     assert list(found["reliability"]) == ["model", "bin", "confidence", "accuracy", "count"]
 
 
-def test_without_labels_the_tables_are_of_captions_and_kinds() -> None:
-    found = plots(PLAIN, PLAIN, None, EVALUATE)
-    assert found["confusion"].values.tolist()[:2] == [
-        ["red circle moves left", "red circle moves left"],
-        ["red square moves left", "(another)"],
-    ]
-    assert found["classes"]["label"].tolist() == ["(no kind)"] * 2
+def test_without_labels_the_tables_have_their_columns_and_no_rows() -> None:
+    sharp = {"sharpness": range(5)}
+    found = plots(PLAIN.assign(**sharp), PLAIN.assign(**sharp), None, EVALUATE)
+    whole = plots(FIVE.assign(**sharp), FIVE.assign(**sharp), LABELS, EVALUATE)
+    assert all(len(table) for table in whole.values())
+    assert {name: list(table) for name, table in found.items()} == {
+        name: list(table) for name, table in whole.items()
+    }
+    assert not any(len(table) for table in found.values())

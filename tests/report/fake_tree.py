@@ -286,20 +286,22 @@ def _write_texts(folder: Path) -> None:
 
 
 def _write_videos(folder: Path) -> None:
-    """As `_write_texts`, with all the columns of the task."""
+    """As `_write_texts`, with all the columns of the task; its captions have no label."""
     _write_texts(folder)
     for model in ("base", "tuned"):
         captions = [HOSTILE_ANSWER, "", *["a face moves right"] * (N - 2)]
         rows = {
             "id": [f"test-{i:04d}" for i in range(N)],
-            "label": ["right"] * N,
+            "label": [None] * N,
             "answer": [f"a face moves to the right in video {i}" for i in range(N)],
             "answers": [[f"a face moves to the right in video {i}"] for i in range(N)],
             "predicted": captions,
             "generated": captions,
             "ended": [True] * N,
             "question": ["What happens in the video?"] * N,
+            "probability": np.linspace(0.99, 0.2, N),
             "correct": [i > 1 for i in range(N)],
+            "doubt": [DOUBTS.get(i, "") for i in range(N)],
         }
         pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{model}.parquet")
 

@@ -218,10 +218,19 @@ def test_a_gallery_of_videos_shows_frames_and_the_reference_for_truth(page):
 
 
 def test_an_example_of_a_video_is_a_strip_of_its_frames(page):
-    wrong = page.split(f"<code>{VIDEOS}</code></h2>")[1].split("<h4>Answers that are wrong</h4>")[1]
-    assert wrong.split("<img src=")[1].startswith(f'"{strip(fake_tree.clip(0)).uri}"')
-    assert 'alt="Frames of test example test-0000"' in wrong
-    assert "Truth a face moves to the right in video 1 Judged" in section(page, VIDEOS)
+    shown = page.split(f"<code>{VIDEOS}</code></h2>")[1].split("<h4>Most confident</h4>")[1]
+    assert shown.split("<img src=")[1].startswith(f'"{strip(fake_tree.clip(0)).uri}"')
+    assert 'alt="Frames of test example test-0000"' in shown
+    assert "Truth a face moves to the right in video 1 Example" in section(page, VIDEOS)
+
+
+def test_a_caption_without_a_label_is_neither_right_nor_wrong(page):
+    text = section(page, VIDEOS)
+    assert "ROUGE-L rises from 0.310 to 0.330" in text
+    assert "3 of 120 test pictures are doubtful" in text and "too small (1). A picture" in text
+    for absent in ("✓", "✗", "Judged", "Coverage.", "Reliability.", "Predicted", "Audit"):
+        assert absent in section(page, CLASSES)
+        assert absent not in text
 
 
 def test_a_strip_goes_from_the_first_frame_to_the_last():

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from src.errors import UserError
+from src.files import read_json
 from src.metrics import texts
 from src.metrics.describe import correct, gains, plots, summarise
 from src.report.words import headline
 from src.schema import Evaluate
+from tests.conftest import ROOT
 
 LABELS = ["left", "right", "grows"]
 EVALUATE = Evaluate(
@@ -295,3 +297,8 @@ def test_without_labels_the_tables_have_their_columns_and_no_rows() -> None:
         name: list(table) for name, table in whole.items()
     }
     assert not any(len(table) for table in found.values())
+
+
+@pytest.mark.parametrize("rate", ["empty_rate", "repetitive_rate"])
+def test_no_description_of_the_last_run_is_empty_or_repetitive(rate) -> None:
+    assert read_json(ROOT / "metrics/video_qwen2vl/tuned.json")[rate] == 0

@@ -2,8 +2,22 @@ from types import SimpleNamespace
 
 import pytest
 
+from src.files import read_json
 from src.report.tables import metric_rows
-from src.report.words import effect, gain, headline, heatmap_verdict, name_of, share, value, verdict
+from src.report.words import (
+    CORRECT,
+    NAMES,
+    NOT_METRICS,
+    effect,
+    gain,
+    headline,
+    heatmap_verdict,
+    name_of,
+    share,
+    value,
+    verdict,
+)
+from tests.conftest import ROOT
 
 
 def judged(low, high, *, metric="accuracy", tuned=0.8, base=0.7, interval_low=0.75, **others):
@@ -71,6 +85,15 @@ def test_a_guess_stands_beside_the_metrics_that_it_guesses(metrics, guessed):
 def test_other_metrics_that_got_worse_are_named():
     text = judged(0.1, 0.2, ece={"low": 0.1, "high": 0.2}, brier={"low": -0.1, "high": 0.2})[1]
     assert text.endswith("Worse than the base, by more than noise: Calibration error.")
+
+
+RECIPES = sorted(path.parent.name for path in ROOT.glob("metrics/*/tuned.json"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_metric_of_the_last_run_has_a_name_for_people(recipe):
+    metrics = read_json(ROOT / "metrics" / recipe / "tuned.json").keys() - NOT_METRICS
+    assert {metric.removesuffix(CORRECT) for metric in metrics} <= NAMES.keys()
 
 
 def test_the_headline_is_the_first_metric_with_a_gain():

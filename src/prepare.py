@@ -21,7 +21,7 @@ from src.errors import UserError
 from src.files import read_json, write_json
 from src.quality import Quality
 from src.records import SPLITS, Raw, Record, Rejected, SplitWriter
-from src.schema import Data
+from src.schema import Data, composed
 from src.splits import Splits, assign
 
 ROWS = 64  # pictures or videos held in memory at once
@@ -119,7 +119,7 @@ def _read(data: Data, folder: Path) -> tuple[list[Raw], list[Rejected]]:
         elif raw.id in raws:
             rejected.append(Rejected(raw.id, f"listed twice: as {raws[raw.id].label}, {raw.label}"))
         else:
-            raws[raw.id] = raw if data.publisher_splits else replace(raw, split=None)
+            raws[raw.id] = _composed(raw if data.publisher_splits else replace(raw, split=None))
     return [raws[identity] for identity in sorted(raws)], rejected
 
 
@@ -137,6 +137,13 @@ def _no_utf8(raw: Raw) -> str:
             if (safe := _utf8(text)) != text:
                 return f"no UTF-8: the {what}: {safe}"
     return ""
+
+
+def _composed(raw: Raw) -> Raw:
+    """The example with what a model reads and should write in Unicode's composed form."""
+    names = ("label", "question", "subgroup")
+    texts = {name: composed(text) for name in names if (text := getattr(raw, name))}
+    return replace(raw, answers=tuple(map(composed, raw.answers)), **texts)
 
 
 def _utf8(text: str) -> str:

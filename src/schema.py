@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -31,6 +32,25 @@ Revision = Annotated[str, Field(pattern=r"^[\w.-][\w./-]*$")] | None
 # What only these can do.
 READ_VIDEOS = TWO_HEADED = ("qwen2_vl",)  # families
 CLASSIFY = ("entail_explain",)  # tasks, by the second head
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form, as what a model writes is kept."""
+    return unicodedata.normalize("NFC", text)
+
+
+def spelling(text: str) -> str:
+    """What names of classes are told apart by: composed, whatever their case and spaces."""
+    return " ".join(composed(text).casefold().split())
+
+
+def _told_apart(labels: list[str]) -> list[str]:
+    known: dict[str, str] = {}
+    for label in map(composed, labels):
+        if other := known.get(spelling(label)):
+            raise ValueError(f"{other!r} and {label!r} are one class, as case does not count")
+        known[spelling(label)] = label
+    return list(known.values())
 
 
 class Strict(BaseModel):
@@ -116,7 +136,7 @@ class Source(Strict):
 class Data(Strict):
     name: str
     reader: Name
-    labels: Annotated[list[Name], Field(min_length=2)] | None
+    labels: Annotated[list[Name], Field(min_length=2), AfterValidator(_told_apart)] | None
     licence: str
     own_licence: str | None = None
     publisher_splits: bool

@@ -93,6 +93,9 @@ FAULTS = [
     ("base.qwen2_vl.full.revision", "a branch", "not 'a branch'"),
     ("data.fer.full.kaggle.version", 0, "not 0"),
     ("data.abo.full.abo.images.etag", '"a"', "should match pattern"),
+    ("data.autism_faces.labels", ["Joy", "Fear", "joy"], "'Joy' and 'joy' are one class"),
+    ("data.autism_faces.labels", ["Joy", "Joy"], "'Joy' and 'Joy' are one class"),
+    ("data.autism_faces.labels", ["caf\u00e9", "cafe\u0301"], "are one class"),
     # a name of something that is not there
     (f"{RECIPE}.base", "qwen3_vl", "'qwen3_vl'"),
     (f"{RECIPE}.data", "cats", "'cats'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.files import is_file
+from src.schema import spelling
 
 Row = Mapping[str, str]
 
@@ -80,11 +81,11 @@ def one_label(texts: Iterable[str], labels: Sequence[str]) -> tuple[str | None, 
 
     Of labels that hold one another, such as "happy" and "not happy", the longer one counts.
     """
-    spelling = {label.lower(): label for label in labels}
-    longest = sorted(spelling, key=lambda label: (-len(label), label))
+    spelled = {spelling(label): label for label in labels}
+    longest = sorted(spelled, key=lambda label: (-len(label), label))
     words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
     told = list(texts)
-    named = sorted({spelling[word] for text in told for word in words.findall(text.lower())})
+    named = sorted({spelled[word] for text in told for word in words.findall(spelling(text))})
     if len(named) == 1:
         return named[0], ""
     if named:

@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, is_file
 from src.readers.common import SPLITS, rows, split_in
 from src.records import Raw, Region, Rejected
-from src.schema import Data
+from src.schema import Data, spelling
 
 IMAGE_KEYS = ("image", "image_path", "path")
 LABEL_KEYS = ("label", "emotion")
@@ -35,12 +35,12 @@ Regions = dict[str, tuple[Region, ...]]
 def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     """The labelled pictures below `folder`, unopened, and what cannot be one.
 
-    Labels are matched to `data.labels` without regard to case.
+    Labels are matched to `data.labels` without regard to case and Unicode form.
 
     Raises:
         UserError: nothing bears one of the labels, or a JSON or CSV file is malformed.
     """
-    top = _top(folder, _by_lower_case(data.labels or []))
+    top = _top(folder, _by_spelling(data.labels or []))
     regions = _regions(top / "regions.csv", folder)
     if lists := _lists(top):
         return _from_lists(lists, folder, data, regions)
@@ -50,27 +50,27 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
 def _from_folders(
     top: Path, folder: Path, data: Data, regions: Regions
 ) -> Iterator[Raw | Rejected]:
-    known = _by_lower_case(data.labels or [])
+    known = _by_spelling(data.labels or [])
     splits = _splits(top, known)
     parents: dict[Path, str | None] = {_top(p, known): split for p, split in splits.items()}
     named = data.labels or [c.name for parent in parents or [top] for c in _folders(parent)]
-    labels = _by_lower_case(named)
+    labels = _by_spelling(named)
     classes = {c: split for parent, split in parents.items() for c in _folders(parent)}
     classes |= {c: None for c in _folders(top) if c not in splits}
-    if not any(c.name.lower() in labels for c in classes):
+    if not any(spelling(c.name) in labels for c in classes):
         names = ", ".join(sorted({c.name for c in classes})) or "none"
         raise UserError(
             f"{top}: no folder is named after a class; it has the folders {names}; "
             f"correct data.{data.name}.labels in params.yaml{_unused(top)}"
         )
     if data.labels is None:
-        _check_unnamed(top, [c for c in classes if c.name.lower() in labels], data)
+        _check_unnamed(top, [c for c in classes if spelling(c.name) in labels], data)
         above = [path for path in (top, *top.parents) if path.is_relative_to(folder)]
         for path in (file for level in [*above, *parents] for file in _unread(level)):
             yield Rejected(_id(path, folder), f"no list of pictures: that is {LIST}")
     for path, split in classes.items():
         files = list(_files(path))
-        label = labels.get(path.name.lower())
+        label = labels.get(spelling(path.name))
         if label is None:
             reason = f"none of the classes: a folder of {len(files)} files"
             yield Rejected(_id(path, folder), reason)
@@ -89,7 +89,7 @@ def _check_unnamed(top: Path, classes: list[Path], data: Data) -> None:
             "give the folder right above the class folders, call those of splits train, val and "
             f"test, or name the classes in data.{data.name}.labels in params.yaml{_unused(top)}"
         )
-    if len({c.name.lower() for c in classes}) == 1 and (unused := _unused(top)):
+    if len({spelling(c.name) for c in classes}) == 1 and (unused := _unused(top)):
         raise UserError(f"{top}: has one folder alone, {classes[0].name}, to name classes{unused}")
 
 
@@ -102,8 +102,8 @@ def _from_lists(
         for number, row in enumerate(listed, start=1)
     ]
     found = [label for *_, row in entries if (label := _label(row))]
-    labels = _by_lower_case(data.labels or found)
-    if not any(label.lower() in labels for label in found):
+    labels = _by_spelling(data.labels or found)
+    if not any(spelling(label) in labels for label in found):
         names = ", ".join(sorted(set(found))[:20]) or "none"
         raise UserError(
             f"{', '.join(map(str, lists))}: no row has one of the classes; its labels are {names}; "
@@ -128,14 +128,14 @@ def _from_row(
         return Rejected(listed, f"no such file: {image}")
     if label == "":
         return Rejected(listed, "no label")
-    if label is None or label.lower() not in labels:
+    if label is None or spelling(label) not in labels:
         return Rejected(listed, f"none of the classes: {_first(row, LABEL_KEYS)}")
     split, group = row.get("split"), row.get("group")
     if split is not None and str(split).lower() not in SPLITS:
         return Rejected(listed, f"no split: {split}")
     split = split_in(Path(path.name)) if split is None else SPLITS[str(split).lower()]
     group, subgroup = (None if v is None else str(v) for v in (group, row.get("subgroup")))
-    return _raw(file, folder, labels[label.lower()], split, group, regions, subgroup)
+    return _raw(file, folder, labels[spelling(label)], split, group, regions, subgroup)
 
 
 def _raw(
@@ -159,9 +159,9 @@ def _id(path: Path, folder: Path) -> str:
     return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
 
 
-def _by_lower_case(labels: Iterable[str]) -> dict[str, str]:
+def _by_spelling(labels: Iterable[str]) -> dict[str, str]:
     """One spelling of each label, the first in sorted order."""
-    return {label.lower(): label for label in sorted(labels, reverse=True)}
+    return {spelling(label): label for label in sorted(labels, reverse=True)}
 
 
 def _first(row: Any, keys: tuple[str, ...]) -> Any:
@@ -195,7 +195,7 @@ def _top(folder: Path, labels: Collection[str]) -> Path:
     while len(inside := _folders(folder)) == 1 and not _lists(folder):
         (only,) = inside
         named_again = folder.name.lower() in SPLITS
-        if only.name.lower() in labels or (only.name.lower() in SPLITS and not named_again):
+        if spelling(only.name) in labels or (only.name.lower() in SPLITS and not named_again):
             break
         if not (_folders(only) or _lists(only)):
             break
@@ -211,7 +211,7 @@ def _splits(folder: Path, labels: Collection[str]) -> dict[Path, str]:
     inside = _folders(folder)
     named = {p: SPLITS[p.name.lower()] for p in inside if p.name.lower() in SPLITS}
     others = [
-        p for p in inside if p.name.lower() not in labels and _folders(p) and not _pictures(p)
+        p for p in inside if spelling(p.name) not in labels and _folders(p) and not _pictures(p)
     ]
     worded = named | {p: split for p in others if (split := split_in(Path(p.name)))}
     return worded if len(set(worded.values())) > 1 else named

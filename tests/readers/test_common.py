@@ -37,6 +37,11 @@ def test_a_label_may_hold_what_has_a_meaning_in_patterns() -> None:
     assert one_label(["a C++ talk"], ["C++", "C"]) == ("C++", "")
 
 
+def test_a_label_may_be_composed_or_not() -> None:
+    assert one_label(["A CAFE\u0301."], ["caf\u00e9", "bar"]) == ("caf\u00e9", "")
+    assert one_label(["a caf\u00e9"], ["cafe\u0301", "bar"]) == ("cafe\u0301", "")
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [

@@ -295,6 +295,15 @@ def test_spaces_around_a_label_are_none_of_it(
     }
 
 
+def test_a_folder_from_another_system_may_decompose_its_name(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "train/U\u0308berraschung/1.jpg", "test/\u00fcberraschung/2.jpg")
+    fill(tmp_path, "train/Angst/3.jpg")
+    for labels in (None, ["\u00dcberraschung", "Angst"]):
+        classes = found(tmp_path, data.model_copy(update={"labels": labels}))
+        assert len(classes) == 3
+        assert len({label for _, label, _ in classes}) == 2
+
+
 def test_a_malformed_list_is_an_error(tmp_path: Path, data: Data) -> None:
     (tmp_path / "list.json").write_text('[{"image": ')
     with pytest.raises(UserError, match=r"list\.json: is no JSON"):

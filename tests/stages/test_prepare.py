@@ -522,6 +522,25 @@ def test_a_label_or_subgroup_that_no_file_can_hold_costs_its_row(
     assert read_json(out / "summary.json")["labels"] == ["a", "b"]
 
 
+def test_texts_are_kept_composed_as_a_model_is_made_to_write_them(
+    tmp_path: Path, odd: tuple[schema.Data, Path]
+) -> None:
+    own, raw = odd
+    lines = ["image_name,question,answer", *(f"{i}.png,Cafe\u0301?,u\u0308ber" for i in range(40))]
+    (raw / "all.csv").write_text("\n".join(lines), encoding="utf-8")
+    out = run(own.model_copy(update={"reader": "vqa_csv"}), raw, tmp_path / "asked")
+    found = [(r["question"], *r["answers"]) for split in rows(out).values() for r in split]
+    assert found == [("Caf\u00e9?", "\u00fcber")] * 40
+    labels = ["e\u0301", "\u00e9", "a"]
+    listed = [
+        {"image": f"{i}.png", "label": labels[i % 3], "subgroup": "e\u0301"} for i in range(40)
+    ]
+    (raw / "list.json").write_text(json.dumps(listed))
+    out = run(own, raw, tmp_path / "labelled")
+    assert read_json(out / "summary.json")["labels"] == ["a", "\u00e9"]
+    assert {r["subgroup"] for split in rows(out).values() for r in split} == {"\u00e9"}
+
+
 def test_the_rows_of_a_table_whose_name_is_no_utf8_are_rejected(
     tmp_path: Path, odd: tuple[schema.Data, Path]
 ) -> None:

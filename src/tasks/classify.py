@@ -1,6 +1,7 @@
 """One picture, one of several classes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from src.records import Generated
-from src.schema import Prompt
+from src.schema import Prompt, spelling
 
 
 class Task:
@@ -23,7 +24,10 @@ class Task:
         self.choices = labels
         self.system = prompt.system
         self._question = prompt.question.format(labels=", ".join(labels))
-        self._by_text = {_normalise(label): label for label in labels}
+        self._by_text = {spelling(label): label for label in labels}
+        # Some names are told apart by punctuation alone, such as C, C++ and C#.
+        words = Counter(map(_word, labels))
+        self._by_word = {w: label for label in labels if words[w := _word(label)] == 1 and w}
 
     def question(self, record: Mapping[str, Any]) -> str:
         """The same of every picture, unless a record asks something of its own."""
@@ -34,8 +38,11 @@ class Task:
         return record["label"]
 
     def parse(self, text: str) -> str | None:
-        """The class that a text names and nothing else; case and outer punctuation do not count."""
-        return self._by_text.get(_normalise(text))
+        """The class that a text names and nothing else, whatever its case.
+
+        Outer punctuation does not count where one class alone is left without it.
+        """
+        return self._by_text.get(spelling(text)) or self._by_word.get(_word(text))
 
     def doubts(self, record: Mapping[str, Any]) -> list[str]:
         """It knows one question, and answers any other with one of its classes."""
@@ -62,5 +69,5 @@ class Task:
         )
 
 
-def _normalise(text: str) -> str:
-    return re.sub(r"^\W+|\W+$", "", text).casefold()
+def _word(text: str) -> str:
+    return re.sub(r"^\W+|\W+$", "", spelling(text))

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from src.records import Generated
+from src.schema import Prompt
+from src.tasks.classify import Task
 from tests.conftest import LABELS
 
 
@@ -21,6 +23,25 @@ from tests.conftest import LABELS
 )
 def test_an_answer_is_one_class_and_nothing_else(task, text, label):
     assert task.parse(text) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        *((label, label) for label in ("-1", "1", "A", "A+", "A-", "C", "c++", "+", "-", "B!")),
+        (" C++\n", "c++"),
+        ("a+", "A+"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("B.", "B!"),
+        ("A.", None),
+        ("!", None),
+        ("", None),
+    ],
+)
+def test_classes_may_differ_by_their_punctuation_alone(text, label):
+    labels = ["-1", "1", "A", "A+", "A-", "C", "c++", "+", "-", "B!", "caf\u00e9", "?!"]
+    prompt = Prompt(system=None, question="Which? {labels}", pool=None)
+    assert Task(prompt, labels).parse(text) == label
 
 
 def test_the_question_names_every_class(task):

@@ -104,10 +104,11 @@ def _from_lists(
     found = [label for *_, row in entries if (label := _label(row))]
     labels = _by_spelling(data.labels or found)
     if not any(spelling(label) in labels for label in found):
-        names = ", ".join(sorted(set(found))[:20]) or "none"
+        told = sorted({str(_first(row, LABEL_KEYS)) for *_, row in entries})
         raise UserError(
-            f"{', '.join(map(str, lists))}: no row has one of the classes; its labels are {names}; "
-            f"correct data.{data.name}.labels in params.yaml"
+            f"{', '.join(map(str, lists))}: no row has one of the classes, a text or a whole number"
+            f"; its labels are {', '.join(told[:20])}; correct data.{data.name}.labels in "
+            "params.yaml"
         )
     for path, number, row in entries:
         listed = f"{_id(path, folder)} row {number}"
@@ -130,11 +131,10 @@ def _from_row(
         return Rejected(listed, "no label")
     if label is None or spelling(label) not in labels:
         return Rejected(listed, f"none of the classes: {_first(row, LABEL_KEYS)}")
-    split, group = row.get("split"), row.get("group")
-    if split is not None and str(split).lower() not in SPLITS:
+    split, group, subgroup = (_text(row.get(key)) for key in ("split", "group", "subgroup"))
+    if split and split.lower() not in SPLITS:
         return Rejected(listed, f"no split: {split}")
-    split = split_in(Path(path.name)) if split is None else SPLITS[str(split).lower()]
-    group, subgroup = (None if v is None else str(v) for v in (group, row.get("subgroup")))
+    split = SPLITS[split.lower()] if split else split_in(Path(path.name))
     return _raw(file, folder, labels[spelling(label)], split, group, regions, subgroup)
 
 
@@ -170,9 +170,20 @@ def _first(row: Any, keys: tuple[str, ...]) -> Any:
 
 def _label(row: Any) -> str | None:
     """The class that a row names, by a text or a whole number."""
-    label = _first(row, LABEL_KEYS)
+    label = _whole(_first(row, LABEL_KEYS))
     named = isinstance(label, str | int) and not isinstance(label, bool)
     return str(label).strip() if named else None
+
+
+def _text(value: Any) -> str | None:
+    """What a row says in words; None where it says nothing, which pandas may write as NaN."""
+    missing = value is None or value != value
+    return None if missing else str(_whole(value)).strip() or None
+
+
+def _whole(value: Any) -> Any:
+    """The whole number that stands there as 7.0, as pandas writes it where one is missing."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _unread(folder: Path) -> list[Path]:

@@ -278,6 +278,41 @@ def test_whole_numbers_are_classes_too(tmp_path: Path, data: Data) -> None:
     assert rejected(tmp_path, anything) == {"list.json row 3": "none of the classes: True"}
 
 
+def test_a_list_may_be_written_by_pandas(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, *(f"{i}.jpg" for i in range(5)))
+    nan = float("nan")
+    rows = [
+        {"label": 1.0, "split": "", "group": nan, "subgroup": nan},
+        {"label": 2.0, "split": nan, "group": 7.0, "subgroup": ""},
+        {"label": "1", "split": " train ", "group": "", "subgroup": 3.0},
+        {"label": 1.5, "split": None, "group": None, "subgroup": None},
+        {"label": nan, "split": None, "group": None, "subgroup": None},
+    ]
+    listed = [{"image": f"{i}.jpg"} | row for i, row in enumerate(rows)]
+    write_list(tmp_path / "list.json", listed)
+    anything = data.model_copy(update={"labels": None})
+    assert found(tmp_path, anything) == {
+        ("0.jpg", "1", None),
+        ("1.jpg", "2", None),
+        ("2.jpg", "1", "train"),
+    }
+    raws = [raw for raw in read(tmp_path, anything) if isinstance(raw, Raw)]
+    assert [(raw.group, raw.subgroup) for raw in raws] == [(None, None), ("7", None), (None, "3")]
+    assert rejected(tmp_path, anything) == {
+        "list.json row 4": "none of the classes: 1.5",
+        "list.json row 5": "none of the classes: nan",
+    }
+
+
+def test_labels_of_another_type_are_told(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "1.jpg", "2.jpg")
+    listed = [{"image": "1.jpg", "label": 0.5}, {"image": "2.jpg", "label": ["joy"]}]
+    write_list(tmp_path / "list.json", listed)
+    told = r"the classes, a text or a whole number; its labels are 0\.5, \['joy'\]; correct"
+    with pytest.raises(UserError, match=told):
+        list(read(tmp_path, data))
+
+
 @pytest.mark.parametrize("labels", [None, ["Cat", "dog"]])
 def test_spaces_around_a_label_are_none_of_it(
     tmp_path: Path, data: Data, labels: list[str] | None

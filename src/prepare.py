@@ -72,7 +72,8 @@ def prepare(data: Data, seed: int, folder: Path, out: Path) -> None:
     if not raws:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in _kinds(rejected).items())
         kinds = kinds or "the folders are empty"
-        raise UserError(f"{folder}: holds no usable {data.medium}: {kinds}")
+        first = f"; first {rejected[0].file}: {rejected[0].reason}" if rejected else ""
+        raise UserError(f"{folder}: holds no usable {data.medium}: {kinds}{first}")
     labels = data.labels or sorted({raw.label for raw in raws if raw.label}) or None
     if labels and len(labels) < 2:
         raise UserError(

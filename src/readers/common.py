@@ -25,20 +25,26 @@ SPLITS = {
 }
 
 
-def rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Row | str]]:
+def rows(
+    table: Path, required: Sequence[str], either: Sequence[str] = ()
+) -> Iterator[tuple[int, Row | str]]:
     """The rows of a CSV file that hold anything, numbered from 1 without the heading.
 
     Columns are named in lower case, and what is missing in a row is empty. Of a row with a text
     beyond the last column, whose cells may be shifted, only that is told.
 
     Raises:
-        UserError: a required column is missing, or the file is no CSV in UTF-8.
+        UserError: a required column is missing, or all of which it must have `either`, or the file
+            is no CSV in UTF-8.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True, restval="")
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            if missing := [name for name in required if name not in reader.fieldnames]:
+            missing = [name for name in required if name not in reader.fieldnames]
+            if either and not set(either) & set(reader.fieldnames):
+                missing.append(" or ".join(either))
+            if missing:
                 raise UserError(
                     f"{table}: has no column {missing[0]}; its columns are "
                     f"{', '.join(reader.fieldnames) or 'none'}"

@@ -17,7 +17,7 @@ from src.readers.common import SPLITS, Row, find, rows, split_in
 from src.records import Raw, Rejected
 from src.schema import Data
 
-REQUIRED = ("image_name", "question")
+REQUIRED, ANSWERS = ("image_name", "question"), ("answer", "answers")
 NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
 
 
@@ -39,7 +39,7 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
         )
     for table in tables:
         name = table.relative_to(folder).as_posix()
-        for number, row in rows(table, REQUIRED):
+        for number, row in rows(table, REQUIRED, ANSWERS):
             yield _example(row, f"{name} row {number}", table, folder)
 
 

@@ -39,7 +39,7 @@ def read(folder: Path, data: Data) -> Iterator[Raw | Rejected]:
     """The videos that the tables below `folder` name, unopened, and the rows that give none.
 
     A video lies at `videos/<page_dir>/<videoid>`, `<page_dir>/<videoid>` or `videos/<videoid>`
-    beside its table or in `folder`, with any suffix of a video.
+    beside its table or in `folder`, with any suffix of a video, which `videoid` may have too.
 
     Raises:
         UserError: there is no table, or one lacks a column or is no CSV in UTF-8.
@@ -103,7 +103,8 @@ def _clip(
         return Rejected(place, f"outside the data's folder: {PurePosixPath(pages, video)}")
     path = next((videos[name] for name in names if name in videos), None)
     if path is None:
-        return Rejected(place, f"no such file: {PurePosixPath('videos', pages, video)}.mp4")
+        missing = with_suffix(str(PurePosixPath("videos", pages, video)))
+        return Rejected(place, f"no such file: {missing}")
     return _Clip(video, table, place, path, split, [row["name"]])
 
 
@@ -120,8 +121,15 @@ def places(row: Row, tops: Iterable[Path] = (Path(),)) -> list[str]:
         for top in tops
         for path in [*paths, PurePosixPath("videos", video)]
     ]
+    if with_suffix(video) == video:
+        names += [str(PurePosixPath(name).with_suffix("")) for name in names]
     inside = [name for name in names if not name.startswith(("/", "../"))]
     return [] if paths[1].is_absolute() else inside
+
+
+def with_suffix(name: str) -> str:
+    """The name of a video, ending in .mp4 where it has no suffix of one."""
+    return name if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES else f"{name}.mp4"
 
 
 def _example(clip: _Clip, folder: Path, data: Data) -> Raw | Rejected:

@@ -200,7 +200,8 @@ def test_the_answer_tells_the_kind(tmp_path: Path, data: Data, answer: str, kind
         (b"image,question,answer\n", "has no column image_name; its columns are image, question,"),
         (b"image_name,text\n", "has no column question; its columns are image_name, text"),
         (b"", "has no column image_name; its columns are none"),
-        (b"image_name,question\na.jpg,\xff?\n", "is no CSV in UTF-8"),
+        (b"image_name,question,reply\n", "has no column answer or answers; its columns are image_"),
+        (b"image_name,question,answer\na.jpg,\xff?,1\n", "is no CSV in UTF-8"),
     ],
 )
 def test_a_table_of_another_form_is_an_error(

@@ -88,6 +88,18 @@ def test_a_videoid_may_hold_dots_and_have_no_page_dir(tmp_path: Path, data: Data
     assert [raw.id for raw in found(tmp_path, data)] == ["videos/v_1.5.mp4"]
 
 
+def test_a_videoid_may_be_a_file_name(tmp_path: Path, data: Data) -> None:
+    fill(tmp_path, "videos/a/7.mp4", "videos/8.WEBM", "videos/9.mp4", "videos/9.mp4.mp4")
+    rows = ["7.mp4,A dog,a,,", "8.webm,A cat,,,", "9.mp4,A cow,,,", "10.mp4,A hen,,,"]
+    table(tmp_path / "all.csv", HEADING, *rows)
+    assert {raw.id: raw.answers for raw in found(tmp_path, data)} == {
+        "videos/a/7.mp4": ("A dog",),
+        "videos/8.WEBM": ("A cat",),
+        "videos/9.mp4.mp4": ("A cow",),
+    }
+    assert rejected(tmp_path, data) == {"all.csv row 4": "no such file: videos/10.mp4"}
+
+
 def test_the_videos_may_be_links_into_a_cache(tmp_path: Path, data: Data) -> None:
     fill(tmp_path, "cache/x")
     (tmp_path / "raw/videos/a").mkdir(parents=True)

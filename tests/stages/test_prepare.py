@@ -473,6 +473,16 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, data: schema.D
         run(data, tmp_path / "raw", tmp_path / "out")
 
 
+def test_where_nothing_is_usable_the_first_of_it_is_named(
+    tmp_path: Path, data: schema.Data
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/all.csv").write_text("image_name,question,answer\n1.jpg,What?,cup\n2.jpg,,\n")
+    says = r"no usable picture: no such file \(2\); first all\.csv row 1: no such file: 1\.jpg$"
+    with pytest.raises(UserError, match=says):
+        run(data.model_copy(update={"reader": "vqa_csv"}), tmp_path / "raw", tmp_path / "out")
+
+
 @pytest.fixture
 def odd(tmp_path: Path, data: schema.Data) -> tuple[schema.Data, Path]:
     """Forty pictures that are asked about, as a user may, and data to read them."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +17,12 @@ from tqdm import tqdm
 
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_file, whole
-from src.readers.webvid import Videos, places, videos_below
+from src.readers import common
+from src.readers.webvid import Videos, places, videos_below, with_suffix
+from src.schema import composed
 from src.sources.folder import files_below
 
+FILES = ("image_name", "video_name", "videoid")  # columns of which one names the files
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -41,7 +45,8 @@ def read_inputs(
         limit: the first so many; None: all.
 
     Raises:
-        UserError: nothing is there, or the CSV has no column that names files.
+        UserError: nothing is there, or the CSV has no column that names files or a row with more
+            cells than columns.
     """
     path = Path(files)
     if path.suffix.lower() == ".csv" and path.is_file():
@@ -57,7 +62,9 @@ def read_inputs(
         raise UserError(
             f"{files}: no pictures or videos are there; name a file, folder, glob or CSV"
         )
-    return [{**row, "question": row.get("question") or question} for row in rows[:limit]]
+    asked = [row | {"question": row.get("question") or question} for row in rows[:limit]]
+    # As the texts of its training were; the name of a file stays as it is.
+    return [{k: v if k == "image" else v and composed(v) for k, v in row.items()} for row in asked]
 
 
 def _media_below(folder: Path) -> list[Path]:
@@ -77,19 +84,14 @@ def _media_below(folder: Path) -> list[Path]:
 
 
 def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
-    given = list(table.columns)
-    table.columns = table.columns.str.strip().str.lower()
-    column = next((c for c in ("image_name", "video_name", "videoid") if c in table), None)
-    if column is None:
-        raise UserError(
-            f"{path}: has no column image_name, video_name or videoid, but {', '.join(given)}; "
-            "it needs one, and may have question and answer"
-        )
-    rows = table[:limit].apply(lambda column: column.str.strip()).to_dict("records")
+    rows = []
+    for number, row in islice(common.rows(path, (), FILES), limit):
+        if isinstance(row, str):
+            raise UserError(f"{path}: row {number}: {row}")
+        rows.append(row)
+    if not rows:
+        return []
+    column = next(name for name in FILES if name in rows[0])
     reference = "name" if column == "videoid" else "answer"
     names = {"question": "question", reference: "reference"}
     if column == "videoid":
@@ -98,7 +100,7 @@ def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:
     else:
         files = [_file(row[column], images) for row in rows]
     return [
-        {"image": file} | {ours: row[theirs] for theirs, ours in names.items() if theirs in table}
+        {"image": file} | {ours: row[theirs] for theirs, ours in names.items() if theirs in row}
         for file, row in zip(files, rows, strict=True)
     ]
 
@@ -117,7 +119,7 @@ def _video(row: Row, folder: Path, videos: Videos) -> str:
     if not row["videoid"]:
         return ""
     names = places(row) or [row["videoid"]]
-    return str(next((videos[n] for n in names if n in videos), folder / f"{names[0]}.mp4"))
+    return str(next((videos[n] for n in names if n in videos), folder / with_suffix(names[0])))
 
 
 def run(

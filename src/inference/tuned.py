@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,14 @@ class Tuned:
         usable = []
         found = decoded(paths, decoder(self.image_size, self.frames))
         for file, question, stored in zip(files, questions, found, strict=True):
-            row = {"image": str(file), "question": question or "", "answer": None}
+            name = os.fsencode(file).decode("utf-8", "replace")
+            row = {"image": name, "question": question or "", "answer": None}
             row |= {"probability": None, "doubt": "", "error": ""}
             rows.append(row)
             if not str(file):
                 row["error"] = "no file named"
+            elif name != str(file):
+                row["error"] = "the file's name is no UTF-8"
             elif isinstance(stored, str):
                 row["error"] = stored
             elif needed and not question:

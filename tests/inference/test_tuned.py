@@ -183,6 +183,43 @@ class TestInputs(Once):
         expected = [*places, "videos/5.mp4"]
         assert [row["image"] for row in found] == [str(tmp_path / place) for place in expected]
         assert [row["reference"] for row in found] == ["One", "Two", "Three", "Four", "Five"]
+        (tmp_path / "table.csv").write_text("videoid,name\n4.mkv,Four\n6.webm,Six")
+        found = batch.read_inputs(str(tmp_path / "table.csv"), None, None)
+        expected = [tmp_path / "4.mkv", tmp_path / "videos/6.webm"]
+        assert [row["image"] for row in found] == list(map(str, expected))
+
+    def test_a_csv_is_read_as_that_of_a_training(self, tmp_path):
+        file = tmp_path / "asked.csv"
+        lines = [
+            "Image_Name, question ,answer",
+            'a.png, "Red, or blue?",red,',
+            "",
+            "b.png,Cafe\u0301?",
+        ]
+        file.write_text("\n".join(lines), encoding="utf-8")
+        found = batch.read_inputs(str(file), None, "Cafe\u0301?")
+        assert [(Path(row["image"]).name, row["question"]) for row in found] == [
+            ("a.png", "Red, or blue?"),
+            ("b.png", "Caf\u00e9?"),
+        ]
+        file.write_text("\n".join([*lines, "c.png,Red, or blue?,red,or blue"]), encoding="utf-8")
+        with pytest.raises(
+            UserError, match=r"asked\.csv: row 3: more cells than columns: put quot"
+        ):
+            batch.read_inputs(str(file), None, None)
+        assert batch.read_inputs(str(file), None, None, limit=2)
+
+    @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+    def test_a_name_that_is_no_utf8_is_one_error_and_not_the_end(
+        self, here, architecture, ending, tmp_path
+    ):
+        folder = tmp_path / "odd"
+        folder.mkdir()
+        for name in ("0.png", "\udcff.png"):
+            shutil.copy("mine/0.png", folder / name)
+        table = predict(architecture, tmp_path / f"out{ending}", str(folder))
+        assert list(table["image"]) == [f"{folder}/0.png", f"{folder}/\ufffd.png"]
+        assert list(table["error"].fillna("")) == ["", "the file's name is no UTF-8"]
 
     def test_a_glob_takes_what_it_names(self, here):
         found = batch.read_inputs("mine/**/[45].png", None, QUESTION)
@@ -190,7 +227,13 @@ class TestInputs(Once):
 
     @pytest.mark.parametrize(
         ("pictures", "says"),
-        [("nothing", "no pictures or videos are there"), ("bad.csv", "no column")],
+        [
+            ("nothing", "no pictures or videos are there"),
+            (
+                "bad.csv",
+                r"no column image_name or video_name or videoid; its columns are file, ques",
+            ),
+        ],
     )
     def test_what_cannot_be_asked_is_one_line(self, here, pictures, says):
         Path("bad.csv").write_text("file,question\na.png,What?\n")

@@ -103,11 +103,16 @@ def _adapter(trained: Trained, folder: Path) -> None:
 
 def strangers(folder: Path) -> list[str]:
     """The files of a folder that `fill` did not write."""
-    try:
-        own = set(read_json(folder / PARAMETERS)["files"])
-    except (OSError, ValueError, LookupError, TypeError):
-        own = set()  # another's, or one of before it named its files
+    own = written(folder / PARAMETERS)
     return [name for name in contents(folder) if name not in own]
+
+
+def written(parameters: Path) -> set[str]:
+    """The files that `fill` wrote, by its parameters.json; none where that names none."""
+    try:
+        return set(read_json(parameters)["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()  # another's, or one of before it named its files
 
 
 def contents(folder: Path) -> dict[str, int]:

@@ -1,29 +1,33 @@
 """Publishing to the Hugging Face Hub."""
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from src.errors import UserError
+from src.publishing.bundle import CARD, PARAMETERS, written
 
-# What an earlier publication may have left that this one lacks; anything else there stays.
-OURS = ["*.safetensors", "*.json", "*.jinja"]
+ANYBODYS = {".gitattributes", CARD}  # what the Hub itself, or who made it there, may begin with
 LOGIN = "make one that may write at https://huggingface.co/settings/tokens and run `hf auth login`"
 
 
 def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
     """Send the folder to a model repository as one commit, and make the repository where needed.
 
+    What an earlier publication left that this one lacks is removed.
+
     Returns:
         The commit's address; None where the repository holds just that already.
 
     Raises:
-        UserError: no token or one that may not write there, another visibility than asked for, no
-            network, a file that the Hub does not take.
+        UserError: no token or one that may not write there, another visibility than asked for,
+            files of somebody else, no network, a file that the Hub does not take.
     """
     api = HfApi(library_name="vlm-recipes")
     with _in_one_line(repo):
@@ -33,10 +37,29 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
         if before.private != private:
             is_now, option = ("public", "--public") if private else ("private", "--private")
             raise UserError(f"{repo} is {is_now} on the Hub: change that there, or add {option}")
+        there = {file.rfilename for file in before.siblings} - ANYBODYS
+        if odd := sorted(there - _ours(api, repo, before.sha, there)):
+            raise UserError(
+                f"{repo}: holds {odd[0]}, which this command is not known to have written; name "
+                "another repository, or remove it there"
+            )
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message=message, delete_patterns=OURS
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=list(map(glob.escape, there)),
         )
     return None if commit.oid == before.sha else commit.commit_url
+
+
+def _ours(api: HfApi, repo: str, commit: str, there: set[str]) -> set[str]:
+    """The files of a repository that an earlier publication wrote."""
+    if PARAMETERS not in there:
+        return set()
+    with TemporaryDirectory() as folder:
+        return written(
+            Path(api.hf_hub_download(repo, PARAMETERS, revision=commit, local_dir=folder))
+        )
 
 
 @contextmanager

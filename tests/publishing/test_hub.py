@@ -1,5 +1,6 @@
 """The real Hub client against a Hub on this machine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ FILES = {
     "metrics.json": b"{}",
     "adapter_model.safetensors": b"weights" * 1000,
 }
+FILES["parameters.json"] = json.dumps({"files": [*FILES, "parameters.json"]}).encode()
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def folder(tmp_path):
 def push(server, folder, monkeypatch):
     """`hub.push` as a process started with that HF_ENDPOINT and HF_TOKEN would run it."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
@@ -74,12 +78,42 @@ def test_a_changed_file_is_the_next_commit(push, server, folder):
     assert len(server.commits) == 3
 
 
-def test_what_an_earlier_publication_left_goes_and_what_others_put_there_stays(push, server):
+def fill(server, *names):
+    for name in names:
+        file = server.published / REPO / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"old")
+
+
+def test_what_an_earlier_publication_left_goes(push, server):
     server.create(REPO, private=True)
-    for name in ("model.safetensors", "config.json", "picture.png", "LICENSE"):
-        (server.published / REPO / name).write_bytes(b"old")
+    left = ("model.safetensors", "merges.txt", "odd[1].json", "base/config.json")
+    fill(server, *left, "README.md")
+    listed = json.dumps({"files": [*left, "parameters.json", "*"]})
+    (server.published / REPO / "parameters.json").write_text(listed)
     push()
-    assert set(server.files(REPO)) == {*FILES, "picture.png", "LICENSE"}
+    assert server.files(REPO) == FILES
+    assert (server.published / REPO / ".gitattributes").exists()
+
+
+@pytest.mark.parametrize("parameters", [None, "{", '{"r": 8}', '{"files": ["parameters.json"]}'])
+def test_a_repository_of_somebody_else_is_left_alone(push, server, parameters):
+    server.create(REPO, private=True)
+    fill(server, "model.safetensors", "README.md")
+    if parameters:
+        (server.published / REPO / "parameters.json").write_text(parameters)
+    before = server.files(REPO)
+    told = refused(push)
+    assert f"{REPO}: holds model.safetensors, which this command is not known to have" in told
+    assert server.files(REPO) == before
+    assert len(server.commits) == 1
+
+
+def test_a_card_that_was_written_there_is_no_reason_to_refuse(push, server):
+    server.create(REPO, private=True)
+    fill(server, "README.md")
+    push()
+    assert server.files(REPO) == FILES
 
 
 @pytest.mark.parametrize("private", [True, False])

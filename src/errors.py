@@ -1,12 +1,20 @@
 """Errors that are the user's to mend: a stage prints them as one line, without a traceback."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 
+# What is the machine's and not the code's fault, and what to do.
+REFUSALS = {
+    errno.ENOSPC: "free some room on that disk and start again",
+    errno.EDQUOT: "free some of your quota on that disk and start again",
+    errno.EACCES: "give yourself the rights to it and start again",
+    errno.EROFS: "that disk is only read from; work on another",
+}
 _ended_well = False
 
 
@@ -27,7 +35,10 @@ def _leave_at_once() -> None:
 
 
 def one_line(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a command's `main`: a UserError becomes one line on stderr and exit status 1."""
+    """Wrap a command's `main`: a UserError becomes one line on stderr and exit status 1.
+
+    So does a full disk, or a file that the user has no rights to.
+    """
 
     @wraps(main)
     def run(*args: object, **kwargs: object) -> None:
@@ -40,6 +51,12 @@ def one_line(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except UserError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            # Where a write fails, Python names no file.
+            file, why = error.filename or "a file to be written", os.strerror(error.errno)
+            sys.exit(f"error: {file}: {why}; {REFUSALS[error.errno]}")
         finally:
             gc.unfreeze()  # or Triton calls all that it has leaked
         _ended_well = stage

@@ -31,6 +31,13 @@ def raise_if_asked():
         raise UserError("params.yaml: seed: is none")
     if sys.argv[1] == "bug":
         raise ValueError("a bug")
+    if sys.argv[1] == "full":
+        with open("/dev/full", "w") as file:
+            file.write("x")
+    if sys.argv[1] == "rights":
+        raise PermissionError(13, "Permission denied", "models/base")
+    if sys.argv[1] == "gone":
+        open("nowhere/file")
     if sys.argv[1] == "status":
         sys.exit(3)
 
@@ -63,3 +70,14 @@ def test_one_that_has_not_ends_as_any_other(end, how, status):
 def test_a_mistake_of_the_user_is_one_line(end):
     assert end("mine").stderr == "error: params.yaml: seed: is none\n"
     assert "Traceback" in end("bug").stderr
+
+
+def test_a_refusal_of_the_machine_is_one_line_and_a_file_that_is_missing_is_none(end):
+    assert end("full").stderr == (
+        "error: a file to be written: No space left on device; free some room on that disk and "
+        "start again\n"
+    )
+    assert end("rights").stderr == (
+        "error: models/base: Permission denied; give yourself the rights to it and start again\n"
+    )
+    assert "Traceback" in end("gone").stderr

@@ -7,6 +7,7 @@ Without --yes it only says what it would send.
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -80,7 +81,13 @@ def _address(to: Place, repo: str | None, output: Path | None) -> str:
 
 
 def _check_output(output: Path) -> None:
-    """Only what this command wrote, or nothing, may be written over."""
+    """Only what this command wrote, or nothing, may be written over; and there must be a way to."""
+    above = next(path for path in output.absolute().parents if path.exists())
+    try:
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error.strerror}") from None
     if not output.exists():
         return
     if not output.is_dir():

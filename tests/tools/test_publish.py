@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from src.files import read_json
+from src.publishing import bundle
 from tests.conftest import ROOT
 from tests.publishing import workspace
 from tests.publishing.workspace import edit
@@ -93,6 +94,14 @@ def test_a_folder_that_holds_something_else_is_left_alone(here):
     (here / "out/LICENSE").write_text("mine")
     assert "out: holds LICENSE, which" in one_line(run(*written))
     assert (here / "out/LICENSE").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_merged(here, monkeypatch):
+    monkeypatch.setattr(bundle, "staged", lambda *_: pytest.fail("it was merged"))
+    (here / "file").write_text("mine")
+    output = here / "file/deep/out"
+    said = one_line(run(NAME, "--to", "folder", "--output", output, "--merged", "--yes"))
+    assert said == f"error: --output {output}: cannot be written: Not a directory"
 
 
 def test_what_changed_since_the_training_stops_it_but_for_force(here):

@@ -27,14 +27,14 @@ LOST = 64  # so many in a row that cannot be reached are the network's fault, no
 FEW = 5  # so many that cannot be reached are passed over, and of more than 500 links 1 in 100
 # One more request where a busy server says when, after a minute at most.
 WAITING = Retry(1, connect=0, read=False, raise_on_status=False, retry_after_max=60)
-NO_ADDRESS, STATUS = "no address of HTTP", "status "  # why a video did not come
 NO_VIDEO = ("text/", "image/", "application/json", "application/xml", "application/xhtml")
 
 
 @dataclass(frozen=True)
 class _Dead:
     reason: str
-    unreached: bool = False
+    unreached: bool = False  # for a reason that may pass
+    answered: bool = True  # by its host, if only that it is busy
 
 
 class _DeadLinkError(Exception):
@@ -80,10 +80,8 @@ def _unreached(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> d
 def _still_there(links: Mapping[str, str], found: Mapping[str, _Dead | None]) -> dict[str, str]:
     """The unreached addresses whose host has answered, if only that it is busy."""
     left = _unreached(links, found)
-    busy = {name for name in left if found[name].reason.startswith(STATUS)}
-    others = found.keys() - left.keys()
-    asked = {name for name in others if not found[name] or found[name].reason != NO_ADDRESS}
-    answering = {urlsplit(links[name]).netloc for name in busy | asked}
+    answered = (name for name, dead in found.items() if not dead or dead.answered)
+    answering = {urlsplit(links[name]).netloc for name in answered}
     return {name: url for name, url in left.items() if urlsplit(url).netloc in answering}
 
 
@@ -123,13 +121,13 @@ def _bring(url: str, file: Path) -> _Dead | None:
         download.remove(part)
         return _Dead(str(error))
     except ValueError:  # of the client, for any address that it is given or sent on to
-        return _Dead(NO_ADDRESS)
+        return _Dead("no address of HTTP", answered=False)
     except requests.HTTPError as error:
-        return _Dead(f"{STATUS}{error.response.status_code}", unreached=download.may_pass(error))
+        return _Dead(f"status {error.response.status_code}", unreached=download.may_pass(error))
     except requests.TooManyRedirects:
         return _Dead("sent on without end")
     except requests.RequestException as error:
-        return _Dead(f"no connection: {type(error).__name__}", unreached=True)
+        return _Dead(f"no connection: {type(error).__name__}", unreached=True, answered=False)
     except OSError as error:
         raise UserError(f"{part}: {error.strerror}") from None
     return None

@@ -192,19 +192,26 @@ def _picture(row: Row, folder: Path) -> tuple[str, bool]:
     name = re.sub(r"[^\w.-]", "_", PurePath(_text(row.get("Flickr30kID"))).name)
     if not (name or content):
         return "", False
-    digest = hashlib.sha256(content).hexdigest()
-    name = name or digest
+    name = name or _digest(content)
     if PurePath(name).suffix.lower() not in PICTURE_SUFFIXES:
         name += ".png" if content.startswith(PNG) else ".jpg"
     path = folder / name
     # Looked up on the disk: names in memory would grow with the rows.
-    other = bool(content) and path.exists() and path.read_bytes() != content
+    other = bool(content) and path.exists() and not _holds(path, content)
     if other:
-        path = path.with_stem(f"{path.stem}-{digest[:8]}")
+        path = path.with_stem(f"{path.stem}-{_digest(content)[:8]}")
     new = bool(content) and not path.exists()
     if new:
         path.write_bytes(content)
     return path.name, other and new
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _text(value: object) -> str:

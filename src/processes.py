@@ -48,8 +48,8 @@ def spread(count: int, work: Callable[[], None]) -> None:
     visible = torch.cuda.device_count()
     if 0 < visible < count:
         raise UserError(
-            f"train.processes is {count} and this machine has {visible} GPUs; lower it, "
-            "or start on several machines with torchrun"
+            f"processes is {count} and this machine has {visible} GPUs; lower it in "
+            "recipes.RECIPE.SCALE of params.yaml, or start on several machines with torchrun"
         )
     if count == 1 and visible < 2:
         with gpus.held(1, gpus.names(visible)) if visible else nullcontext():

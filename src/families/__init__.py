@@ -26,6 +26,10 @@ Where features of its frozen vision side may be kept for all epochs and runs, it
 Where the family reads videos, `pixels` lays each out as a film strip of steps, which is what the
 tower reads at once, and the functions that read it take the number of `steps` as a last argument.
 
+Where the family may have a second head (`TWO_HEADED` in src/schema.py), it also defines
+- `WITH_CLASSIFIER`: the class of a model that has one beside its own, for the `num_labels` of its
+  configuration; where it is told to `classify_at` a position, it also gives `class_logits`.
+
 The language model of every family lives under the name `language_model`, which is all that LoRA
 needs to know (src/models.py).
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from src import tasks
+from src.errors import UserError
 from src.planning.activations import Shape
 from src.schema import Data, Recipe
 
@@ -39,7 +40,7 @@ class Lengths:
 
 
 def lengths(recipe: Recipe, data: Data, configuration: PreTrainedConfig) -> Lengths:
-    """The lengths of a recipe on its data."""
+    """The lengths of a recipe on its data. Raises UserError as `visual_tokens` does."""
     visual, patches = visual_tokens(configuration, data)
     labels = data.labels or UNKNOWN_LABELS
     choices = tasks.load(recipe, labels).choices or []
@@ -63,8 +64,11 @@ def visual_tokens(configuration: PreTrainedConfig, data: Data) -> tuple[int, int
     Qwen2-VL merges 2 x 2 patches of 14 pixels, and two frames of a video, into one token (Wang et
     al. 2024, section 2.1); LLaVA-1.5 has a token a patch of its own size of picture; BLIP-2 has its
     queries, however many patches there are.
+
+    Raises:
+        UserError: it is of none of these architectures.
     """
-    vision = configuration.vision_config
+    vision = getattr(configuration, "vision_config", None)
     match configuration.model_type:
         case "qwen2_vl":
             merge, size = vision.spatial_merge_size, vision.patch_size
@@ -75,6 +79,11 @@ def visual_tokens(configuration: PreTrainedConfig, data: Data) -> tuple[int, int
         case "llava":
             patches = (vision.image_size // vision.patch_size) ** 2
             return patches, patches + 1  # and CLIP's class token
-        case _:
+        case "blip-2":
             patches = (vision.image_size // vision.patch_size) ** 2
             return configuration.num_query_tokens, patches + 1
+        case other:
+            raise UserError(
+                f"a model of type {other} cannot be planned: how many tokens a picture is to it is "
+                "not known; say it in src/planning/lengths.py"
+            )

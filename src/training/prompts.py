@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
+from src.errors import UserError
 from src.features import Features
 
 
@@ -55,6 +56,12 @@ class Tokenized:
         self._pixels = "pixel_values" if features.medium == "image" else "pixel_values_videos"
         ids = made.pop("input_ids")[0]
         extra = Counter(ids.tolist()) - Counter(self.tokenizer(prompt)["input_ids"])
+        if len(extra) != 1:
+            kinds = ", ".join(map(repr, self.tokenizer.convert_ids_to_tokens(list(extra))))
+            raise UserError(
+                f"{type(processor).__name__} adds tokens of other than one kind for each "
+                f"{features.medium}: {kinds or 'none'}; set vision_features to live in the recipe"
+            )
         (self._placeholder,) = extra
         self._count = int((ids == self._placeholder).sum())
         types = made.pop("mm_token_type_ids", None)

@@ -209,7 +209,8 @@ def check_lengths(collator: Collator, records: Dataset, longest: int, split: str
         if needed > longest:
             raise UserError(
                 f"{split} record {record['id']}: prompt, {shown} and answer are {needed} tokens "
-                f"and train.max_length is {longest}; raise it to {needed} or shorten the prompt"
+                f"and max_length is {longest}; raise it to {needed} in recipes.RECIPE.SCALE of "
+                "params.yaml, or shorten the prompt"
             )
         found.append(needed)
     return found

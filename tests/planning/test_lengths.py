@@ -1,8 +1,10 @@
 """How long an example is, against processors and collators."""
 
 import pytest
+from transformers import LlamaConfig
 
 from src import config
+from src.errors import UserError
 from src.models import load_config
 from src.planning import published
 from src.planning.lengths import lengths, visual_tokens
@@ -38,6 +40,11 @@ def test_a_picture_is_as_long_as_in_a_batch(architecture, questions, faces, para
     found = int((batch["input_ids"][0] == image).sum())
     data = params.data[architecture.recipe.data].model_copy(update={"image_size": 56})
     assert visual_tokens(configuration, data)[0] == found
+
+
+def test_a_model_of_another_type_is_one_line(full):
+    with pytest.raises(UserError, match="a model of type llama cannot be planned"):
+        visual_tokens(LlamaConfig(), full.data["abo"])
 
 
 def test_classes_are_scored_and_texts_are_not(full, tmp_path):

@@ -1,7 +1,12 @@
+from types import SimpleNamespace
+
+import pytest
 import torch
 
+from src.errors import UserError
 from src.families import qwen2_vl
 from src.training.collator import IGNORED, Collator
+from src.training.prompts import Tokenized
 
 ENDS = {"qwen2_vl": "<|im_start|>assistant\n", "llava": "ASSISTANT:", "blip2": "Answer:"}
 
@@ -80,3 +85,26 @@ def test_lengths_are_those_of_the_prompts_that_the_model_gets(architecture, ques
     assert found == [int(collator([face])["attention_mask"].sum()) for face in faces]
     assert len(set(found)) > 1, "prompts of one length test nothing"
     assert collator.lengths([]) == []
+
+
+class TwoKinds:
+    """A processor that adds tokens 7 and 8 for a picture, and its tokenizer."""
+
+    @property
+    def tokenizer(self):
+        return self
+
+    def __call__(self, text, **inputs):
+        if not inputs:
+            return {"input_ids": [1, 2]}
+        return {"input_ids": torch.tensor([[1, 7, 7, 8, 2]])}
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"<{i}>" for i in ids]
+
+
+def test_a_processor_with_two_kinds_of_tokens_for_a_picture_is_one_line():
+    features = SimpleNamespace(size=28, frames=None, medium="image")
+    says = r"^TwoKinds adds tokens of .* for each image: '<7>', '<8>'; set vision_features to live"
+    with pytest.raises(UserError, match=says):
+        Tokenized(TwoKinds(), features, "What?")

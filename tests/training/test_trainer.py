@@ -217,7 +217,8 @@ def test_an_example_that_does_not_fit_is_refused_with_the_length_it_needs(
     needed = max(collator([record])["input_ids"].shape[1] for record in records)
     with pytest.raises(UserError, match=r"train record 0.png: .* are (\d+) tokens") as caught:
         trainer.train(adapter(base, recipe), collator, records, records, short, tmp_path, seed=1)
-    assert "raise it to" in str(caught.value)
+    assert "max_length is 20; raise it to" in str(caught.value)
+    assert "train.max_length" not in str(caught.value)
     exact = settings.model_copy(update={"max_length": needed})
     trainer.check_lengths(collator, records, exact.max_length, "train")
     with pytest.raises(UserError):

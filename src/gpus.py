@@ -58,21 +58,31 @@ def held(count: int, gpus: Sequence[str]) -> Iterator[list[str]]:
     """
     with ExitStack() as stack:
         chosen: list[str] = []
-        # One run at a time collects: two could each wait for what the other holds.
-        with _lock("choice"):
+        turn = told = False
+        with ExitStack() as choosing:
             while len(chosen) < count:
-                for gpu in gpus:
+                # One run at a time collects: two could each wait for what the other holds.
+                turn = turn or _taken(choosing, "choice")
+                for gpu in gpus if turn else ():
                     if len(chosen) < count and gpu not in chosen and _taken(stack, gpu):
                         chosen.append(gpu)
                 if len(chosen) < count:
+                    if not told:
+                        _tell(count, gpus)
+                    told = True
                     time.sleep(PAUSE)
         print(f"on GPU {', '.join(chosen)}", file=sys.stderr)
         yield chosen
 
 
-def _taken(stack: ExitStack, gpu: str) -> bool:
+def _tell(count: int, gpus: Sequence[str]) -> None:
+    free = f"{count} free GPU{'s' * (count > 1)}"
+    print(f"waits for {free} of {', '.join(gpus)}: other runs hold them", file=sys.stderr)
+
+
+def _taken(stack: ExitStack, name: str) -> bool:
     try:
-        stack.enter_context(_lock(gpu).acquire(timeout=0))
+        stack.enter_context(_lock(name).acquire(timeout=0))
     except Timeout:
         return False
     return True

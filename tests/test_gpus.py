@@ -42,7 +42,7 @@ def test_runs_beside_each_other_hold_different_gpus():
         assert again == ["0"]
 
 
-def test_a_run_waits_until_enough_gpus_are_free():
+def test_a_run_waits_until_enough_gpus_are_free_and_says_so_once(capsys):
     got = []
 
     def wait() -> None:
@@ -56,6 +56,28 @@ def test_a_run_waits_until_enough_gpus_are_free():
         assert not got
     waiting.join(timeout=10)
     assert sorted(got) == ["0", "1"]
+    assert capsys.readouterr().err.splitlines() == [
+        "on GPU 0",
+        "waits for 2 free GPUs of 0, 1: other runs hold them",
+        "on GPU 0, 1" if got == ["0", "1"] else "on GPU 1, 0",
+    ]
+
+
+def test_who_waits_behind_another_that_waits_says_so_too(capsys):
+    def wait() -> None:
+        with gpus.held(1, ["0"]):
+            pass
+
+    waiting = [threading.Thread(target=wait) for _ in range(2)]
+    with gpus.held(1, ["0"]):
+        for one in waiting:
+            one.start()
+        time.sleep(3 * gpus.PAUSE)
+    for one in waiting:
+        one.join(timeout=10)
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("waits for 1 free GPU of 0: other runs hold them") == 2
+    assert said.count("on GPU 0") == 3
 
 
 def test_a_killed_run_holds_nothing_any_more(locks):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,19 @@ PICTURE_SUFFIXES = {
     *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff"),
     ".webp",
 }
+
+
+# Names the repository to experiments of `tools.ablate`, which run in a clone.
+REPOSITORY = "VLM_RECIPES_REPOSITORY"
+
+
+def repository() -> Path:
+    """The repository that the user works in, wherever a stage runs.
+
+    `dvc exp run --temp` and the queue run in a copy below .dvc/tmp, and DVC_ROOT names the
+    original. In a clone, DVC names the clone itself.
+    """
+    return Path(os.environ.get(REPOSITORY) or os.environ.get("DVC_ROOT", "."))
 
 
 def is_file(path: Path) -> bool:

@@ -22,6 +22,7 @@ from dvc.repo import Repo
 
 from src.ablation.snapshot import Snapshot, git, identity
 from src.errors import UserError
+from src.files import REPOSITORY
 from src.overrides import override
 
 FOLDER = Path(".dvc/tmp/ablations")
@@ -60,10 +61,7 @@ class Workplace:
         return self._folder / "logs" / f"{experiment}.log"
 
     def close(self) -> None:
-        """Take the clone away, but for the checkpoints of training that did not end."""
-        kept = self._folder / "checkpoints"
-        if (self._clone / ".checkpoints").is_dir() and not kept.exists():
-            (self._clone / ".checkpoints").rename(kept)
+        """Take the clone away."""
         shutil.rmtree(self._clone, ignore_errors=True)
 
     def _new_clone(self) -> None:
@@ -76,9 +74,6 @@ class Workplace:
             git(clone, "config", key, value)
         self._reset()
         _share_cache(root, clone)
-        kept = self._folder / "checkpoints"
-        if kept.is_dir():
-            kept.rename(clone / ".checkpoints")
 
     def _reset(self) -> None:
         git(self._clone, "checkout", "--quiet", "--force", "--detach", self.snapshot.head)
@@ -93,7 +88,7 @@ class Workplace:
             process = subprocess.Popen(
                 command,
                 cwd=self._clone,
-                env={**os.environ, "PATH": path},
+                env={**os.environ, "PATH": path, REPOSITORY: str(self.snapshot.root)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,7 +1,6 @@
 """What downloads have in common: where they lie until they are whole, room on the disk, digests."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import requests
 from filelock import FileLock
 
 from src.errors import UserError
+from src.files import repository
 
 TRIES = 5
 TIMEOUT = 60  # seconds without a byte
@@ -23,7 +23,7 @@ def place(name: str) -> Iterator[Path]:
 
     It is removed on success. A failure leaves it, and the next call goes on from there.
     """
-    root = Path(os.environ.get("DVC_ROOT", ".")) / ".downloads"
+    root = repository() / ".downloads"
     folder = root / name
     root.mkdir(parents=True, exist_ok=True)
     # Queued experiments may fetch the same files at the same time, into the same folder.

@@ -1,6 +1,5 @@
 """A folder of the user's own files."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.errors import UserError
+from src.files import repository
 
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -22,8 +22,7 @@ def fetch(source: str, folder: Path, seed: int) -> dict[str, object]:
     Raises:
         UserError: the folder is missing, empty or not to be read, or holds a dead link.
     """
-    # `dvc exp run --temp` and the queue run in a copy below .dvc/tmp; DVC_ROOT names the original.
-    origin = Path(os.environ.get("DVC_ROOT", "."), Path(source).expanduser())
+    origin = repository() / Path(source).expanduser()
     try:
         return {"folder": source} | _copy_folder(origin, folder)
     except OSError as error:

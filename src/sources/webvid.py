@@ -6,7 +6,6 @@ Links die: those that lead nowhere are listed in `dead_links.csv` beside the tab
 import csv
 import hashlib
 import heapq
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import hf_hub_download
 
 from src.errors import UserError
+from src.files import repository
 from src.repositories import commit, in_one_line, is_commit
 from src.schema import WebVid
 from src.sources import download
@@ -79,9 +79,7 @@ def _nothing_came(dead: Mapping[str, str]) -> UserError:
 def _tables(source: WebVid) -> tuple[str | None, dict[str, Path]]:
     """The commit of the tables, where they have one, and their files by their names."""
     if not source.dataset:
-        # `dvc exp run --temp` and the queue run in a copy; DVC_ROOT names the original.
-        root = Path(os.environ.get("DVC_ROOT", "."))
-        return None, {table: root / Path(table).expanduser() for table in source.tables}
+        return None, {table: repository() / Path(table).expanduser() for table in source.tables}
     advice = "check dataset, revision, tables and the network, then start again"
     with in_one_line("the tables", source.dataset, source.revision, advice):
         # One that is a commit already may be had from the Hub's cache alone.

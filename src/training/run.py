@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from peft import PeftModel
 from transformers import set_seed
 
 from src.features import key, opened, shown
-from src.files import digest, whole, write_json
+from src.files import digest, repository, whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
 from src.records import read_labels
@@ -134,8 +133,7 @@ def checkpoint_folder(recipe: Recipe, seed: int, made_of: Mapping[str, str]) -> 
     found = hashlib.sha256(json.dumps([known, seed, made_of], sort_keys=True).encode())
     for path in sorted(Path("src").rglob("*.py")):
         found.update(digest(path).encode())
-    root = Path(os.environ.get("DVC_ROOT", "."))
-    return root / ".checkpoints" / f"{recipe.name}-{found.hexdigest()[:16]}"
+    return repository() / ".checkpoints" / f"{recipe.name}-{found.hexdigest()[:16]}"
 
 
 def write_curve(log: list[dict[str, float]], path: Path) -> None:

@@ -49,12 +49,16 @@ FAKE = """
 import json, os, sys, time
 from pathlib import Path
 from src import config
+from src.files import repository
 params, (kind, *name) = config.load(), sys.argv[1:]
 told = Path(os.environ["TOLD"])
 if kind == "fetch":
     Path("data/raw/all").write_text(str(params.seed))
 elif kind == "train":
     recipe = params.recipes[name[0]]
+    # As src/sources looks for folders, and src/training keeps checkpoints.
+    (told / "pictures").write_text(str((repository() / "my/pictures").is_dir()))
+    (repository() / ".checkpoints").mkdir(exist_ok=True)
     with (told / "trained").open("a") as log:
         log.write(f"{recipe.lora.r} {recipe.train.seed} {recipe.train.weight_decay}\\n")
     number = len((told / "trained").read_text().splitlines())
@@ -326,6 +330,14 @@ def test_ending_the_command_ends_the_training_that_it_started(project, backgroun
     assert process.wait(60) == 128 + signal.SIGTERM
     assert until(lambda: not alive(training))
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_stages_find_folders_of_data_and_keep_checkpoints_in_the_repository(project):
+    set_grid(project, seeds=[1], values={f"recipes.{RECIPE}.lora.r": [16, 4]})
+    (project / "my/pictures").mkdir(parents=True)
+    assert ablate(project).returncode == 0
+    assert (project.parent / "told/pictures").read_text() == "True"
+    assert (project / ".checkpoints").is_dir()
 
 
 def test_a_shallow_clone_will_do(project, tmp_path):

@@ -240,7 +240,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(reproduced):
             time.sleep(0.02)
         training.send_signal(signal.SIGKILL)
     assert not adapter.exists()
-    (kept,) = copy.glob(".checkpoints/*")
+    (kept,) = (path for path in copy.glob(".checkpoints/*") if path.is_dir())
     again = run(command, copy, DVC_ROOT=str(copy))
     assert again.stdout.count("{'loss'") == 4, "steps before the kill were trained again"
     assert adapter.read_bytes() == expected

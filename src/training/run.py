@@ -3,17 +3,19 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pandas as pd
 import torch
 import typer
 from datasets import Dataset
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from peft import PeftModel
 from transformers import set_seed
 
-from src.features import key, opened, shown
+from src.features import Features, key, opened, shown
 from src.files import digest, repository, whole, write_json
 from src.models import RECIPE, add_lora, load_base
 from src.processes import is_first, wait_for_all
@@ -38,10 +40,50 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     """
     check_records(recipe)
     seed = seed if recipe.train.seed is None else recipe.train.seed
-    base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
-    splits = [prepared / "train.parquet", prepared / "validation.parquet"]
     features = opened(Path("data/features") / recipe.name, recipe)
     checkpoints = checkpoint_folder(recipe, seed, key(recipe))
+    with held(checkpoints):
+        tune(recipe, data, evaluate, seed, features, checkpoints)
+        if is_first():
+            shutil.rmtree(checkpoints)
+
+
+@contextmanager
+def held(checkpoints: Path) -> Iterator[None]:
+    """Hold checkpoints against every other run of the very same training; waits for its end.
+
+    The first process holds them for all of its run. A lock ends with it, however that ends.
+    """
+    lock = Path(f"{checkpoints}.lock")
+    with _acquired(lock) if is_first() else nullcontext():
+        wait_for_all()
+        yield
+        if is_first() and not checkpoints.exists():
+            # Who waits for it sees that it is gone, and makes another.
+            lock.unlink(missing_ok=True)
+
+
+def _acquired(path: Path) -> AcquireReturnProxy:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        typer.echo(f"waits for another run of the same training: it holds {path}", err=True)
+        return lock.acquire()
+
+
+def tune(
+    recipe: Recipe,
+    data: Data,
+    evaluate: Evaluate,
+    seed: int,
+    features: Features | None,
+    checkpoints: Path,
+) -> None:
+    """Train from what is in `checkpoints`, or anew, and write what `run` writes."""
+    base, prepared = Path("models/base") / recipe.base, Path("data/prepared") / recipe.data
+    splits = [prepared / "train.parquet", prepared / "validation.parquet"]
     set_seed(seed)
     labels, head = read_labels(recipe.data), recipe.classifier
     model = load_base(base, recipe, len(labels) if head else 0, vision=features is None)
@@ -73,7 +115,6 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     write_curve(log, metrics / "loss.csv")
     validation = kept_evaluation(log, recipe.train.select_by)
     write_json(metrics / "validation.json", {"n": len(validation_set)} | validation)
-    shutil.rmtree(checkpoints)
 
 
 def tell_cut_answers(recipe: Recipe, collator: Collator, train_set: Dataset) -> None:

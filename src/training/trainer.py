@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from src.errors import UserError
 from src.models import language_model
-from src.processes import number
+from src.processes import is_first, number
 from src.schema import Training
 from src.training.callbacks import LogBeforeCheckpoint, StopOnBadLoss, TellEpoch
 from src.training.collator import Collator, without_media
@@ -135,6 +135,13 @@ def fit(
             "from what is trained, or lower batch_size and raise gradient_accumulation by as much, "
             "which begins anew; `python -m tools.plan` says what a recipe takes"
         ) from None
+    best = trainer.state.best_model_checkpoint
+    # The trainer only logs it, and would leave the last weights as if they were the best.
+    if arguments.load_best_model_at_end and is_first() and not (best and Path(best).is_dir()):
+        raise UserError(
+            f"{arguments.output_dir}: the checkpoint of the best validation is gone; delete the "
+            "folder to start anew"
+        )
     return trainer.state.log_history
 
 

@@ -1,8 +1,16 @@
+import threading
+
 import pytest
 
 from src import tasks
 from src.training.load import collator_of
-from src.training.run import checkpoint_folder, kept_evaluation, tell_cut_answers, write_curve
+from src.training.run import (
+    checkpoint_folder,
+    held,
+    kept_evaluation,
+    tell_cut_answers,
+    write_curve,
+)
 from tests.conftest import LABELS
 
 
@@ -27,6 +35,46 @@ def test_what_changes_no_loss_goes_on_from_the_same_checkpoints(recipe):
 def test_checkpoints_lie_where_dvc_was_started(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert checkpoint_folder(recipe, 1, {}).is_relative_to(tmp_path / ".checkpoints")
+
+
+def test_two_of_the_same_training_come_one_after_the_other(tmp_path, capsys):
+    checkpoints, order, begun = tmp_path / ".checkpoints/mine-1", [], threading.Event()
+
+    def first() -> None:
+        with held(checkpoints):
+            checkpoints.mkdir()
+            begun.set()
+            assert told.wait(10)
+            order.append("first ends")
+            checkpoints.rmdir()
+
+    told = threading.Event()
+    other = threading.Thread(target=first)
+    other.start()
+    assert begun.wait(10)
+    threading.Timer(0.5, told.set).start()
+    with held(checkpoints):
+        order.append("second begins")
+        assert not checkpoints.exists()
+        with held(tmp_path / ".checkpoints/mine-2"):  # another training need not wait
+            pass
+    other.join()
+    assert order == ["first ends", "second begins"]
+    lock = f"{checkpoints}.lock"
+    assert capsys.readouterr().err == (
+        f"waits for another run of the same training: it holds {lock}\n"
+    )
+    assert not list(checkpoints.parent.iterdir())
+
+
+def test_a_training_that_failed_keeps_its_checkpoints_and_holds_them_no_more(tmp_path, capsys):
+    checkpoints = tmp_path / "mine-1"
+    with pytest.raises(KeyboardInterrupt), held(checkpoints):
+        checkpoints.mkdir()
+        raise KeyboardInterrupt
+    with held(checkpoints):
+        assert checkpoints.exists()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_curve_has_a_row_a_loss(tmp_path):

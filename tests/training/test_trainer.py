@@ -153,6 +153,28 @@ def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, 
     assert kept_evaluation(log, "loss")["loss"] == pytest.approx(kept.item(), rel=1e-4)
 
 
+def test_a_best_checkpoint_that_is_gone_ends_the_run(
+    base, recipe, collator, records, settings, tmp_path
+):
+    """Or the last weights would pass for the best: the trainer only logs it."""
+    model = adapter(base, recipe)
+    harmful = settings.model_copy(
+        update={"learning_rate": 10.0, "schedule": "constant", "epochs": 4.0, "evaluations": 4}
+    )
+
+    class Remove(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            shutil.rmtree(state.best_model_checkpoint, ignore_errors=True)
+
+    asked = trainer.arguments(harmful, tmp_path, model, seed=1)
+    with pytest.raises(UserError, match=f"{tmp_path}: the checkpoint of the best valid") as fault:
+        trainer.fit(model, collator, records, records, asked, callbacks=[Remove()])
+    # What goes on from those that are left does not know of the best any more.
+    with pytest.raises(UserError) as again:
+        trainer.fit(adapter(base, recipe), collator, records, records, asked)
+    assert str(again.value) == str(fault.value)
+
+
 def test_the_measured_accuracy_is_that_of_greedy_decoding(
     architecture, questions, records, settings, tmp_path
 ):

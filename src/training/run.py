@@ -27,7 +27,14 @@ from src.training.load import check_records, load_collator
 from src.training.shared import whole_weights
 from src.training.trainer import train
 
-HARMLESS = ("processes", "sharding", "workers", "gradient_checkpointing")
+# What of a recipe changes no loss of its training, or none but by dropout.
+HARMLESS = {
+    "doubt": True,
+    "generation": True,
+    "train": {
+        *("processes", "sharding", "workers", "gradient_checkpointing", "answered_each_epoch"),
+    },
+}
 # What of a recipe its adapter's answers hang on.
 ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
@@ -168,9 +175,10 @@ def checkpoint_folder(recipe: Recipe, seed: int, made_of: Mapping[str, str]) -> 
 
     Its name holds a digest of parameters, of what features hang on, and of code, so that a run
     never goes on from another's checkpoint. What changes no loss, or none but by dropout, has no
-    part in it: processes, workers, checkpointing.
+    part in it: processes, workers, checkpointing, and how answers are written. Features have: they
+    are the tower's own, but rounded otherwise in other batches.
     """
-    known = recipe.model_dump(exclude={"train": set(HARMLESS)})
+    known = recipe.model_dump(exclude=HARMLESS)
     found = hashlib.sha256(json.dumps([known, seed, made_of], sort_keys=True).encode())
     for path in sorted(Path("src").rglob("*.py")):
         found.update(digest(path).encode())

@@ -24,10 +24,13 @@ def test_checkpoints_of_other_weights_settings_or_seeds_are_not_gone_on_from(rec
 
 
 def test_what_changes_no_loss_goes_on_from_the_same_checkpoints(recipe):
-    first = checkpoint_folder(recipe, 1, {})
-    for change in ({"gradient_checkpointing": True}, {"workers": 3}, {"processes": 2}):
+    first, answered = checkpoint_folder(recipe, 1, {}), {"answered_each_epoch": 9}
+    for change in ({"gradient_checkpointing": True}, {"workers": 3}, {"processes": 2}, answered):
         train = recipe.train.model_copy(update=change)
         assert checkpoint_folder(recipe.model_copy(update={"train": train}), 1, {}) == first
+    longer = recipe.generation.model_copy(update={"max_new_tokens": 99})
+    assert checkpoint_folder(recipe.model_copy(update={"generation": longer}), 1, {}) == first
+    assert checkpoint_folder(recipe.model_copy(update={"doubt": None}), 1, {}) == first
     train = recipe.train.model_copy(update={"batch_size": 1})
     assert checkpoint_folder(recipe.model_copy(update={"train": train}), 1, {}) != first
 

@@ -50,7 +50,7 @@ def load(path: Path = PARAMS) -> Params:
         UserError: one line that names the key and says what is wrong with it. Both scales are
             checked, so that a fault of `full` shows before a GPU is paid for.
     """
-    raw = _read(path)
+    raw = parsed(text(path), path)
     scale = raw.get("scale")
     if scale not in SCALES:
         raise UserError(f"{path}: scale: {scale!r} is none of {', '.join(SCALES)}")
@@ -61,7 +61,7 @@ def load(path: Path = PARAMS) -> Params:
 
 def at_scale(path: Path, scale: str) -> Params:
     """The parameters at a scale, whatever the file's own is. Raises UserError as `load` does."""
-    return _check(path, _read(path), scale)
+    return _check(path, parsed(text(path), path), scale)
 
 
 def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
@@ -69,7 +69,7 @@ def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
 
     Their values are not tried out here: an experiment may change what they were written for.
     """
-    return _grids(path, _read(path))
+    return _grids(path, parsed(text(path), path))
 
 
 def _grids(path: Path, raw: dict[str, Any]) -> dict[str, Grid]:
@@ -104,15 +104,24 @@ def _names_a_value(raw: Any, key: str) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
+def text(path: Path = PARAMS) -> str:
+    """The file as it stands. Raises UserError where it is not there or no text."""
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def parsed(given: str, path: Path = PARAMS) -> dict[str, Any]:
+    """The keys and values of the file's text, unchecked. Raises UserError where it has none."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(given)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}: line {line}: {error.problem}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except YAMLError as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: must hold keys and values")

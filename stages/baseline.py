@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from src import config, metrics
+from src import config, metrics, recorded
 from src.errors import one_line
 from src.features import opened
 from src.files import write_json
@@ -17,7 +17,7 @@ from src.schema import Params, Recipe
 from src.training.load import check_records
 
 
-def predict_and_measure(params: Params, chosen: Recipe) -> None:
+def predict_and_measure(params: Params, chosen: Recipe, before: str) -> None:
     check_records(chosen)
     measure = metrics.load(chosen.task)
     if is_first():
@@ -32,13 +32,15 @@ def predict_and_measure(params: Params, chosen: Recipe) -> None:
     labels = read_labels(chosen.data)
     numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
     write_json(Path("metrics") / chosen.name / "base.json", numbers)
+    recorded.check(before, f"baseline@{chosen.name}")
 
 
 @one_line
 def main(recipe: str) -> None:
+    before = config.text()
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    spread(chosen.train.processes, partial(predict_and_measure, params, chosen))
+    spread(chosen.train.processes, partial(predict_and_measure, params, chosen, before))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from src import config, provenance
+from src import config, provenance, recorded
 from src.errors import UserError, one_line
 from src.files import write_json
 from src.hub import pin
@@ -18,7 +18,7 @@ from src.schema import Base, HubBase, Params
 from src.training import pretrain
 
 
-def build(params: Params, spec: Base) -> None:
+def build(params: Params, spec: Base, before: str) -> None:
     make = pin if isinstance(spec.model, HubBase) else pretrain.make
     key = f"base.{spec.name}.{params.scale}"
     try:
@@ -29,16 +29,18 @@ def build(params: Params, spec: Base) -> None:
     for note in provenance.notes("base", spec.name, record):
         typer.echo(f"note: {config.PARAMS}: {key}: {note}", err=True)
     write_json(provenance.path("base", spec.name), record)
+    recorded.check(before, f"build@{spec.name}")
 
 
 @one_line
 def main(base: str) -> None:
+    before = config.text()
     params = config.load()
     spec = config.pick(params.base, base, "base")
     if isinstance(spec.model, HubBase):
-        build(params, spec)
+        build(params, spec, before)
     else:
-        spread(1, partial(build, params, spec))
+        spread(1, partial(build, params, spec, before))
 
 
 if __name__ == "__main__":

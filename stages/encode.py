@@ -3,18 +3,18 @@
 Where it reads pixels instead, what it leaves says so and holds nothing.
 """
 
-from functools import partial
 from pathlib import Path
 
 import typer
 
-from src import config
+from src import config, recorded
 from src.errors import one_line
 from src.files import write_json
 
 
 @one_line
 def main(recipe: str) -> None:
+    before = config.text()
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
     place = Path("data/features") / recipe
@@ -25,7 +25,11 @@ def main(recipe: str) -> None:
     from src.inference.encode import run
     from src.processes import spread
 
-    spread(1, partial(run, chosen, place))
+    def encode() -> None:
+        run(chosen, place)
+        recorded.check(before, f"encode@{recipe}")
+
+    spread(1, encode)
 
 
 if __name__ == "__main__":

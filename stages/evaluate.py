@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from src import config, metrics
+from src import config, metrics, recorded
 from src.errors import one_line
 from src.features import opened
 from src.files import whole, write_json
@@ -17,7 +17,7 @@ from src.records import read_labels
 from src.schema import Params, Recipe
 
 
-def predict_and_measure(params: Params, chosen: Recipe) -> None:
+def predict_and_measure(params: Params, chosen: Recipe, before: str) -> None:
     adapter = Path("models/adapters") / chosen.name
     measure = metrics.load(chosen.task)
     if is_first():
@@ -38,13 +38,15 @@ def predict_and_measure(params: Params, chosen: Recipe) -> None:
         with whole(folder / f"{name}.csv") as beside:
             table.to_csv(beside, index=False)
     write_json(folder / "tuned.json", numbers)
+    recorded.check(before, f"evaluate@{chosen.name}")
 
 
 @one_line
 def main(recipe: str) -> None:
+    before = config.text()
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    spread(chosen.train.processes, partial(predict_and_measure, params, chosen))
+    spread(chosen.train.processes, partial(predict_and_measure, params, chosen, before))
 
 
 if __name__ == "__main__":

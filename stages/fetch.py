@@ -8,13 +8,14 @@ from pathlib import Path
 
 import typer
 
-from src import config, provenance
+from src import config, provenance, recorded
 from src.errors import UserError, one_line
 from src.files import whole, write_json
 
 
 @one_line
 def main(data: str) -> None:
+    before = config.text()
     params = config.load()
     source = config.pick(params.data, data, "data").source
     asked = getattr(source, source.kind)
@@ -32,6 +33,7 @@ def main(data: str) -> None:
     for note in provenance.notes("data", data, record):
         typer.echo(f"note: {config.PARAMS}: {key}: {note}", err=True)
     write_json(provenance.path("data", data), record)
+    recorded.check(before, f"fetch@{data}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from src import config
+from src import config, recorded
 from src.errors import UserError, one_line
 from src.files import whole
 from src.prepare import prepare
@@ -13,6 +13,7 @@ from src.prepare import prepare
 
 @one_line
 def main(data: str) -> None:
+    before = config.text()
     params = config.load()
     chosen = config.pick(params.data, data, "data")
     out = Path("data/prepared") / data
@@ -24,6 +25,7 @@ def main(data: str) -> None:
         # Where a write fails, most libraries name no file, and pyarrow has words of its own.
         why = os.strerror(error.errno) if error.errno else error
         raise UserError(f"data.{data}: {error.filename or out}: {why}") from None
+    recorded.check(before, f"prepare@{data}")
 
 
 if __name__ == "__main__":

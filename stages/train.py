@@ -4,7 +4,7 @@ from functools import partial
 
 import typer
 
-from src import config
+from src import config, recorded
 from src.errors import one_line
 from src.processes import spread
 from src.training.run import run
@@ -12,9 +12,11 @@ from src.training.run import run
 
 @one_line
 def main(recipe: str) -> None:
+    before = config.text()
     params = config.load()
     chosen = config.pick(params.recipes, recipe, "recipes")
-    work = partial(run, chosen, params.data[chosen.data], params.evaluate, params.seed)
+    check = partial(recorded.check, before, f"train@{recipe}")
+    work = partial(run, chosen, params.data[chosen.data], params.evaluate, params.seed, check)
     spread(chosen.train.processes, work)
 
 

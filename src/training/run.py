@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -39,8 +39,13 @@ HARMLESS = {
 ANSWERING = {"family", "task", "prompt", "quantization", "precision"}
 
 
-def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
+def run(
+    recipe: Recipe, data: Data, evaluate: Evaluate, seed: int, check: Callable[[], None]
+) -> None:
     """Train, then write `models/adapters/RECIPE`, and loss.csv and validation.json of its metrics.
+
+    `check` is called when they are there: what it raises leaves the checkpoints, so that the next
+    run has nothing left to train.
 
     Raises:
         UserError: the data do not fit the task.
@@ -52,6 +57,7 @@ def run(recipe: Recipe, data: Data, evaluate: Evaluate, seed: int) -> None:
     with held(checkpoints):
         tune(recipe, data, evaluate, seed, features, checkpoints)
         if is_first():
+            check()
             shutil.rmtree(checkpoints)
 
 

@@ -61,8 +61,8 @@ def test_data_without_what_a_task_needs_are_one_line(recipe_on, params, task, ki
     recipe = recipe_on(task, KINDS[kind])
     name = OF_TASK[task]
     for stage in (
-        lambda: run(recipe, params.data["fer"], params.evaluate, 1),
-        lambda: predict_and_measure(params, recipe),
+        lambda: run(recipe, params.data["fer"], params.evaluate, 1, lambda: None),
+        lambda: predict_and_measure(params, recipe, ""),
     ):
         with pytest.raises(UserError) as fault:
             stage()

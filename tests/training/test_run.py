@@ -1,17 +1,69 @@
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from src import tasks
+from src.errors import UserError
+from src.files import write_json
+from src.records import SPLITS, Record, SplitWriter
 from src.training.load import collator_of
 from src.training.run import (
     checkpoint_folder,
     held,
     kept_evaluation,
+    run,
     tell_cut_answers,
     write_curve,
 )
-from tests.conftest import LABELS
+from tests.conftest import LABELS, png
+
+
+@pytest.fixture
+def small(base, recipe, faces, tmp_path, monkeypatch):
+    """A recipe of a few steps, in a place with all that its training reads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base" / recipe.base).symlink_to(base)
+    prepared = tmp_path / "data/prepared" / recipe.data
+    prepared.mkdir(parents=True)
+    write_json(prepared / "summary.json", {"labels": LABELS})
+    for split in SPLITS:
+        with SplitWriter(prepared / f"{split}.parquet") as writer:
+            for face in faces:
+                media = (png(face["image"]),)
+                known = (face["id"], 56, 56, 0.5, 0.25, 1.5, 1)
+                writer.write(Record(face["id"], media, *known, label=face["label"]))
+    write_json(tmp_path / "data/features" / recipe.name / "features.json", {})
+    train = recipe.train.model_copy(update={"epochs": 2.0, "batch_size": 4, "evaluations": 2})
+    return recipe.model_copy(update={"train": train})
+
+
+def test_what_a_check_refuses_at_the_end_leaves_nothing_more_to_train(small, params, capsys):
+    data = params.data[small.data]
+
+    def go(check):
+        run(small, data, params.evaluate, 1, check)
+        return {p.name: p.read_bytes() for p in Path("models/adapters").glob("*/*")}, Path(
+            f"metrics/{small.name}/loss.csv"
+        ).read_bytes()
+
+    def refuse():
+        raise UserError("params.yaml changed")
+
+    whole = go(lambda: None)
+    assert "{'loss'" in capsys.readouterr().out
+    assert not list(Path(".checkpoints").iterdir())
+    for outputs in ("models/adapters", "metrics"):
+        shutil.rmtree(outputs)  # as DVC does before it runs a stage
+    with pytest.raises(UserError, match="changed"):
+        go(refuse)
+    shutil.rmtree("models/adapters")
+    capsys.readouterr()
+    assert go(lambda: None) == whole
+    assert "{'loss'" not in capsys.readouterr().out
+    assert not list(Path(".checkpoints").iterdir())
 
 
 def test_checkpoints_of_other_weights_settings_or_seeds_are_not_gone_on_from(recipe):

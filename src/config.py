@@ -78,7 +78,7 @@ def _grids(path: Path, raw: dict[str, Any]) -> dict[str, Grid]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, ("ablations", *first["loc"])))
-        raise UserError(f"{path}: {key}: {_what(first)}") from None
+        raise UserError(f"{path}: {key}: {what_is_wrong(first)}") from None
     for name, grid in grids.items():
         where = f"{path}: ablations.{name}"
         if not name.isidentifier():
@@ -209,7 +209,7 @@ def _check(path: Path, raw: dict[str, Any], scale: str) -> Params:
         return Params.model_validate(_at_scale(path, raw, scale))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {_where(first, raw, scale)}{_what(first)}") from None
+        raise UserError(f"{path}: {_where(first, raw, scale)}{what_is_wrong(first)}") from None
 
 
 def _where(error: Any, raw: dict[str, Any], scale: str) -> str:
@@ -226,7 +226,8 @@ def _where(error: Any, raw: dict[str, Any], scale: str) -> str:
     return f"{'.'.join(parts)}: " if parts else ""
 
 
-def _what(error: Any) -> str:
+def what_is_wrong(error: Any) -> str:
+    """One of the `errors()` of pydantic's ValidationError, in the words of a UserError."""
     given = error.get("input")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

@@ -364,6 +364,15 @@ class Generation(Strict):
             raise ValueError("one of num_beams 1 and temperature 0: beams are not sampled")
         return temperature
 
+    @field_validator("top_p")
+    @classmethod
+    def _share_of_what_is_sampled(cls, top_p: float, info: ValidationInfo) -> float:
+        if top_p < 1 and info.data.get("temperature") == 0:
+            raise ValueError(
+                "at temperature 0 nothing is sampled; set temperature above 0, or top_p to 1"
+            )
+        return top_p
+
 
 class Classifier(Strict):
     """A second head, of the classes of the data."""

@@ -109,6 +109,7 @@ FAULTS = [
     ("recipes.emotion_llava.data", "webvid", "webvid are videos, and llava reads pictures alone"),
     ("recipes.vqa_blip2.classifier", {"weight": 0.5}, "blip2 has no second head"),
     (f"{RECIPE}.classifier", {"weight": 0.5}, "the task classify has no use for one"),
+    (f"{RECIPE}.generation.top_p", 0.9, "set temperature above 0, or top_p to 1"),
     # a missing key or block
     ("train.tiny.epochs", ABSENT, "missing"),
     ("train.full", ABSENT, "missing"),

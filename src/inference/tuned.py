@@ -150,7 +150,7 @@ def load(
         written = Generation.model_validate(chosen.generation.model_dump() | {**generation})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+        raise UserError(f"{first['loc'][0]}: {config.what_is_wrong(first)}") from None
     chosen = chosen.model_copy(update={"generation": written})
     place = adapter or Path("models/adapters") / recipe
     data = params.data[chosen.data]

@@ -266,6 +266,20 @@ class TestInputs(Once):
         with pytest.raises(UserError, match=r"its recipe\.json is damaged"):
             load(architecture.recipe.name, str(adapter))
 
+    @pytest.mark.parametrize(
+        ("generation", "says"),
+        [
+            ({"top_p": 0.9}, "top_p: at temperature 0 nothing is sampled; set temperature above 0"),
+            ({"num_beams": 3, "temperature": 0.7}, "temperature: one of num_beams 1 and"),
+            ({"num_beams": 0}, "num_beams: input should be greater than or equal to 1, not 0"),
+        ],
+    )
+    def test_a_way_of_writing_that_cannot_be_is_one_line(
+        self, here, architecture, generation, says
+    ):
+        with pytest.raises(UserError, match=f"^{says}"):
+            load(architecture.recipe.name, generation=generation)
+
     def test_an_adapter_of_another_family_is_an_error(self, here, architecture):
         adapter = f"models/adapters/{architecture.recipe.name}"
         with pytest.raises(UserError, match="was trained on a blip2, and the recipe emotion_llava"):

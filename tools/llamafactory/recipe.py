@@ -181,11 +181,15 @@ def _generation(settings: Settings) -> dict[str, Any]:
     if temperature and beams > 1:
         settings.note("temperature", "beams are not sampled; 0 is taken")
         temperature = 0.0
+    top_p = settings.get("top_p", 1.0, float)
+    if top_p < 1 and not temperature:
+        settings.note("top_p", "at temperature 0 nothing is sampled; 1 is taken")
+        top_p = 1.0
     return {
         "max_new_tokens": settings.get("max_new_tokens", 64, int),
         "num_beams": beams,
         "temperature": temperature,
-        "top_p": settings.get("top_p", 1.0, float),
+        "top_p": top_p,
         "length_penalty": settings.get("length_penalty", 1.0, float),
         "repetition_penalty": settings.get("repetition_penalty", 1.0, float),
         "no_repeat_ngram_size": settings.get("no_repeat_ngram_size", 0, int),

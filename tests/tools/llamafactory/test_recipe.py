@@ -48,7 +48,6 @@ def said(settings: Settings, path: str, family: str = "qwen2_vl") -> Any:
         ("seed", 7, "full.seed", 7),
         ("learning_rate", "1e-4", "full.learning_rate", 1e-4),
         ("temperature", 0.7, "generation.temperature", 0.7),
-        ("top_p", 0.9, "generation.top_p", 0.9),
         ("max_new_tokens", 128, "generation.max_new_tokens", 128),
         ("repetition_penalty", 1.1, "generation.repetition_penalty", 1.1),
         ("eval_num_beams", 4, "generation.num_beams", 4),
@@ -73,6 +72,7 @@ def test_a_key_is_said(key, value, path, expected):
         ({"warmup_ratio": 0.1, "warmup_steps": 9}, "warmup_ratio", "full.warmup_ratio", 0),
         ({"template": "default"}, "template", "family", "qwen2_vl"),
         ({"temperature": 0.9, "num_beams": 2}, "temperature", "generation.temperature", 0),
+        ({"top_p": 0.9}, "top_p", "generation.top_p", 1),
     ],
 )
 def test_what_comes_out_otherwise_is_noted(keys, key, path, expected):
@@ -80,6 +80,12 @@ def test_what_comes_out_otherwise_is_noted(keys, key, path, expected):
     assert said(settings, path) == expected
     (note,) = settings.notes
     assert note.startswith(f"{key}: {keys[key]}: ")
+
+
+def test_a_share_of_what_is_sampled_is_said():
+    settings = Settings(FILE, {"temperature": 0.7, "top_p": 0.9})
+    assert said(settings, "generation.top_p") == 0.9
+    assert settings.notes == []
 
 
 def test_fp16_is_not_for_blip2():

@@ -23,6 +23,7 @@ from src.schema import composed
 from src.sources.folder import files_below
 
 FILES = ("image_name", "video_name", "videoid")  # columns of which one names the files
+MEDIA_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES
 BLOCK = 128  # rows decoded, answered and written before the next
 WRITERS = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -45,8 +46,8 @@ def read_inputs(
         limit: the first so many; None: all.
 
     Raises:
-        UserError: nothing is there, or the CSV has no column that names files or a row with more
-            cells than columns.
+        UserError: nothing is there, a file's name is that of no picture, video or CSV, or the CSV
+            has no column that names files or a row with more cells than columns.
     """
     path = Path(files)
     if path.suffix.lower() == ".csv" and path.is_file():
@@ -54,6 +55,11 @@ def read_inputs(
     elif path.is_dir():
         rows = [{"image": str(file)} for file in _media_below(path)]
     elif path.is_file():
+        if path.suffix.lower() not in MEDIA_SUFFIXES:
+            raise UserError(
+                f"{files}: its name is that of no picture, video or CSV; name a .csv, a folder, a "
+                f"glob, or a file that ends in one of {', '.join(sorted(MEDIA_SUFFIXES))}"
+            )
         rows = [{"image": files}]
     else:
         found = sorted(glob.glob(files, recursive=True))  # noqa: PTH207, it takes absolute ones
@@ -73,7 +79,7 @@ def _media_below(folder: Path) -> list[Path]:
         files = sorted(files_below(folder))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    media = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES]
+    media = [file for file in files if file.suffix.lower() in MEDIA_SUFFIXES]
     if others := sorted(set(files) - set(media)):
         typer.echo(
             f"note: {len(others)} files are not asked about, as their names are those of no picture"

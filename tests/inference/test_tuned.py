@@ -233,6 +233,7 @@ class TestInputs(Once):
                 "bad.csv",
                 r"no column image_name or video_name or videoid; its columns are file, ques",
             ),
+            ("params.yaml", r"no picture, video or CSV; name a \.csv, a folder, a glob, .* \.png,"),
         ],
     )
     def test_what_cannot_be_asked_is_one_line(self, here, pictures, says):

@@ -64,6 +64,17 @@ def at_scale(path: Path, scale: str) -> Params:
     return _check(path, parsed(text(path), path), scale)
 
 
+def in_use(scale: str, path: Path = PARAMS) -> bool:
+    """Whether a scale is the file's own, at which the stages work. Raises as `load` does."""
+    return load(path).scale == scale
+
+
+def seed_key(recipe: str, scale: str, path: Path = PARAMS) -> str:
+    """Where the seed of a recipe's training stands: in its own block, or with the defaults."""
+    own = _read(path)["recipes"][recipe][scale] or {}
+    return f"recipes.{recipe}.{scale}.seed" if "seed" in own else f"train.{scale}.seed"
+
+
 def load_grids(path: Path = PARAMS) -> dict[str, Grid]:
     """The grids of ablations by name. Raises UserError as `load` does, which checks them too.
 

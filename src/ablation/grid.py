@@ -8,8 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from src import config
 from src.errors import UserError
 from src.overrides import override
@@ -44,12 +42,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def seed_key(recipe: str, scale: str, path: Path = config.PARAMS) -> str:
-    """Where the seed of a recipe's training stands: in its own block, or with the defaults."""
-    own = YAML(typ="safe", pure=True).load(path)["recipes"][recipe][scale] or {}
-    return f"recipes.{recipe}.{scale}.seed" if "seed" in own else f"train.{scale}.seed"
-
-
 def check(name: str, grid: Grid, path: Path = config.PARAMS) -> None:
     """Try out every point before the first one is paid for.
 
@@ -59,7 +51,7 @@ def check(name: str, grid: Grid, path: Path = config.PARAMS) -> None:
     """
     seen: dict[str, str] = {}
     scale = config.load(path).scale
-    key = seed_key(grid.recipe, scale, path)
+    key = config.seed_key(grid.recipe, scale, path)
     for point in points(grid):
         where = f"{path}: ablations.{name}: {point.name}"
         _no_overlap(where, [key, *point.overrides])

@@ -38,7 +38,7 @@ def plan(name: str, grid: Grid, scale: str, snapshot: Snapshot) -> list[Run]:
     An experiment's name holds its seed and a digest of all else that it hangs on, so that an
     experiment of that name, whenever and from whichever commit it was made, is the same run.
     """
-    key = grids.seed_key(grid.recipe, scale, snapshot.root / config.PARAMS)
+    key = config.seed_key(grid.recipe, scale, snapshot.root / config.PARAMS)
     stage, points = f"evaluate@{grid.recipe}", grids.points(grid)
     digests = {point.name: digest(snapshot, stage, point.overrides) for point in points}
 

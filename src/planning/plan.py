@@ -134,7 +134,7 @@ def needs(recipe: Recipe, base: Base, data: Data, batch: int) -> Needs:
 def _splits(data: Data, scale: str) -> tuple[duration.Splits | None, str]:
     """Examples by split: of the prepared data where they are of this scale, else as published."""
     summary = PREPARED / data.name / "summary.json"
-    if summary.is_file() and config.load().scale == scale:
+    if summary.is_file() and config.in_use(scale):
         found = read_json(summary)["splits"]
         counts = {name: found[name]["n"] for name in ("train", "validation", "test")}
         return duration.Splits(**counts), "as prepared"

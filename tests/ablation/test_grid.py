@@ -57,16 +57,16 @@ def test_points_keep_their_names_order_and_values():
 
 
 def test_a_seed_stands_in_the_recipe_s_own_block_where_it_has_one(path):
-    assert grids.seed_key("esnlive_qwen2vl", "tiny", path) == "train.tiny.seed"
+    assert config.seed_key("esnlive_qwen2vl", "tiny", path) == "train.tiny.seed"
     yaml = YAML()
     values = yaml.load(path)
     values["recipes"]["esnlive_qwen2vl"]["tiny"]["seed"] = 3
     yaml.dump(values, path)
-    own = grids.seed_key("esnlive_qwen2vl", "tiny", path)
+    own = config.seed_key("esnlive_qwen2vl", "tiny", path)
     assert own == f"{RECIPE}.tiny.seed"
     params = grids.overridden(path, {own: 9})
     assert params.recipes["esnlive_qwen2vl"].train.seed == 9
-    assert grids.seed_key("esnlive_qwen2vl", "full", path) == "train.full.seed"
+    assert config.seed_key("esnlive_qwen2vl", "full", path) == "train.full.seed"
 
 
 @pytest.mark.parametrize("name", config.load_grids(ROOT / "params.yaml"))

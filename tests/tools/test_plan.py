@@ -82,6 +82,7 @@ def test_what_nobody_knows_is_said_to_be_unknown(fresh):
 def test_prepared_data_of_this_scale_are_counted(fresh):
     counts = {name: {"n": 8} for name in ("train", "validation", "test")}
     write_json(fresh / "data/prepared/autism_faces/summary.json", {"splits": counts})
+    assert "(as prepared)" not in plan(fresh, "emotion_qwen2vl").stdout
     change(fresh, scale="full")
     assert "train 8, validation 8, test 8 (as prepared)" in plan(fresh, "emotion_qwen2vl").stdout
 

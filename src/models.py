@@ -1,7 +1,8 @@
 """Base models as a recipe wants them, and their LoRA adapters."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,12 @@ import torch
 from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.utils import load_peft_weights, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -235,17 +239,12 @@ def load_tuned(
         vision, on: as `load_base` takes them.
 
     Raises:
-        UserError: there is no such adapter, its weights did not come whole, or it was trained on
-            another base.
+        UserError: there is no such adapter, its weights did not come whole or are no safetensors,
+            or it was trained on another base.
     """
-    try:
+    with _adapter_is_there(adapter):
         config = PeftConfig.from_pretrained(str(adapter))
-        weights = load_peft_weights(str(adapter), device="cpu")
-    except SafetensorError as error:
-        raise _no_weights(adapter, error) from None
-    except (OSError, HTTPError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
+        weights = _adapter_weights(adapter)
     head = [weight for name, weight in weights.items() if name.endswith(f"{CLASSIFIER}.bias")]
     model = load_base(base, recipe, len(head[0]) if head else 0, vision, on=on)
     try:
@@ -267,6 +266,31 @@ def load_tuned(
             f"{odd[0]} first; it was trained on another base model"
         )
     return tuned.eval()
+
+
+@contextmanager
+def _adapter_is_there(adapter: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise _no_weights(adapter, error) from None
+    except (OSError, HTTPError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(f"{adapter}: no adapter can be loaded from there: {why}") from None
+
+
+def _adapter_weights(adapter: str | Path) -> dict[str, torch.Tensor]:
+    """Not by PEFT's own loading, which unpickles what is there where no safetensors are."""
+    file = Path(adapter) / SAFETENSORS_WEIGHTS_NAME
+    if not Path(adapter).is_dir():
+        with suppress(RemoteEntryNotFoundError):
+            file = Path(hf_hub_download(str(adapter), SAFETENSORS_WEIGHTS_NAME))
+    if not file.is_file():
+        raise UserError(
+            f"{adapter}: has no {SAFETENSORS_WEIGHTS_NAME}, and weights of another kind may run "
+            "code when they are loaded; bring it anew, or save it as safetensors where it is from"
+        )
+    return load_file(file)
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,28 @@ class Questions:
 @pytest.fixture(scope="session")
 def questions():
     return Questions()
+
+
+@pytest.fixture
+def hub_of(tmp_path_factory, monkeypatch):
+    """Serve a folder as a repository of the Hub, which has an empty cache in this process."""
+    from huggingface_hub import constants
+
+    from tests.servers.hub_server import serve
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with ExitStack() as servers:
+
+        def hub_of(folder: Path, repo: str, commit: str = "c" * 40) -> Any:
+            hub = servers.enter_context(serve(folder, repo, commit))
+            files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+            monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+            monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+            return hub
+
+        yield hub_of
 
 
 @pytest.fixture

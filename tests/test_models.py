@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from src import models
 from src.errors import UserError
-from src.schema import Lora, Quantization
+from src.schema import Lora, Quantization, Recipe
 from src.training.losses import AnswerLoss
 
 
@@ -183,6 +183,25 @@ def test_an_adapter_that_did_not_come_whole_is_one_line(tuned, architecture, tmp
     spoil(tmp_path / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"holds no weights .*git-lfs pointer.*bring it anew$"):
         models.load_tuned(architecture.base, tmp_path, architecture.recipe)
+
+
+def refused_as_pickled(adapter: str | Path, base: Path, recipe: Recipe) -> None:
+    says = rf"{adapter}: has no adapter_model\.safetensors, and weights of another kind may run"
+    with pytest.raises(UserError, match=says):
+        models.load_tuned(base, adapter, recipe)
+
+
+def test_an_adapter_is_read_as_safetensors_and_nothing_else(base, recipe, tmp_path, hub_of):
+    adapter = models.add_lora(models.load_base(base, recipe), recipe.lora)
+    adapter.save_pretrained(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(weights), tmp_path / "adapter_model.bin")
+    weights.unlink()
+    refused_as_pickled(tmp_path, base, recipe)
+    hub = hub_of(tmp_path, "someone/adapter")
+    refused_as_pickled("someone/adapter", base, recipe)
+    assert hub.requests
+    assert not [request for request in hub.requests if request.endswith(".bin")]
 
 
 def test_a_base_that_did_not_come_whole_is_one_line(base, recipe, tmp_path, spoil):

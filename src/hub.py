@@ -35,17 +35,37 @@ def pin(base: Base, folder: Path, seed: int) -> dict[str, int | str]:
     Raises:
         UserError: the model cannot be had or is none; says why and what to do.
     """
-    model_id = base.model.id
-    with in_one_line("the files", model_id, base.model.revision, ADVICE):
-        info = HfApi().model_info(model_id, revision=base.model.revision, files_metadata=True)
-        snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
-    known = {"parameters": parameters(model_id, info.sha), "id": model_id, "revision": info.sha}
+    manifest = _bring_small(base.model.id, base.model.revision)
+    named = {key: manifest[key] for key in ("id", "revision")}
+    known = {"parameters": parameters(*named.values())} | named
     with whole(folder) as beside:
         beside.mkdir(parents=True)
-        files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
-        manifest = {"id": model_id, "revision": info.sha, "bytes": files}
         write_json(beside / "manifest.json", manifest)
     return known
+
+
+def at_commit(model_id: str, commit: str) -> Path:
+    """A folder of the Hub's cache with the manifest of a base, as `pin` writes it.
+
+    What was brought once needs no network again. Raises UserError where it cannot be had.
+    """
+    folder = _cached(model_id) / "manifests" / commit
+    if not (folder / "manifest.json").is_file():
+        write_json(folder / "manifest.json", _bring_small(model_id, commit))
+    return folder
+
+
+def _bring_small(model_id: str, revision: str | None) -> dict[str, Any]:
+    """Download all but the weights; returns the manifest."""
+    with in_one_line("the files", model_id, revision, ADVICE):
+        info = HfApi().model_info(model_id, revision=revision, files_metadata=True)
+        snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
+    files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
+    return {"id": model_id, "revision": info.sha, "bytes": files}
+
+
+def _cached(model_id: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model")
 
 
 def bring_weights(manifest: Mapping[str, Any]) -> None:
@@ -65,7 +85,7 @@ def bring_weights(manifest: Mapping[str, Any]) -> None:
             f"{model_id} at {revision} has no weights as safetensors, and others may run code when "
             "they are loaded; name a revision that has them"
         )
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model")
+    folder = _cached(model_id)
     _remove_parts(folder / "blobs")
     missing = [n for n in sizes if not try_to_load_from_cache(model_id, n, revision=revision)]
     unchecked = folder / f".unchecked-{revision}"

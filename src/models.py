@@ -31,7 +31,8 @@ from transformers import (
 from src import families
 from src.errors import UserError
 from src.files import read_json
-from src.hub import bring_weights
+from src.hub import at_commit, bring_weights
+from src.repositories import is_commit
 from src.schema import Lora, Recipe
 
 CLASSIFIER = "classifier"  # the name of a second head
@@ -221,6 +222,26 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
             f"it has {', '.join(sorted(linear))}"
         )
     return get_peft_model(model, lora_config(lora, targets, hasattr(model, CLASSIFIER)))
+
+
+def base_under(adapter: str | Path, named: str) -> Path:
+    """Where the base is that somebody named for an adapter: a folder, or the id of a repository.
+
+    A repository that the adapter names too is taken at the commit that it was trained on.
+
+    Raises:
+        UserError: there is no such adapter, or the base cannot be had at its commit.
+    """
+    if Path(named).is_dir():
+        return Path(named)
+    with _adapter_is_there(adapter):
+        config = PeftConfig.from_pretrained(str(adapter))
+    if config.base_model_name_or_path != named or not is_commit(config.revision):
+        return Path(named)
+    try:
+        return at_commit(named, config.revision)
+    except UserError as error:
+        raise UserError(f"{adapter}: adapter_config.json: revision: {error}") from None
 
 
 def load_tuned(

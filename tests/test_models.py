@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from src import models
 from src.errors import UserError
+from src.files import read_json, write_json
 from src.schema import Lora, Quantization, Recipe
 from src.training.losses import AnswerLoss
 
@@ -266,3 +268,62 @@ def test_a_base_that_was_not_built_is_one_line(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="make it with `dvc repro build@qwen2_vl`"):
         models.load_base(Path("models/base/qwen2_vl"), recipe)
+
+
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def adapter(base, recipe, tmp_path):
+    """One that names its base as the Hub does, at a commit."""
+    models.add_lora(models.load_base(base, recipe), recipe.lora).save_pretrained(tmp_path)
+    rename_base(tmp_path, base_model_name_or_path="someone/base", revision=COMMIT)
+    return tmp_path
+
+
+def rename_base(adapter: Path, **named: str | None) -> None:
+    file = adapter / "adapter_config.json"
+    write_json(file, read_json(file) | named)
+
+
+def test_a_base_of_the_hub_is_loaded_at_the_commit_that_its_adapter_names(
+    base, recipe, adapter, hub_of, monkeypatch
+):
+    hub = hub_of(base / "checkpoint", "someone/base", COMMIT)
+    found = models.base_under(adapter, "someone/base")
+    hub.damages = 1
+    with pytest.raises(UserError, match=r"model\.safetensors arrived damaged"):
+        models.load_tuned(found, adapter, recipe)
+    models.load_tuned(found, adapter, recipe)
+    models.load_processor(found, recipe)
+    assert any(f"/resolve/{COMMIT}/config.json" in request for request in hub.requests)
+    assert not [request for request in hub.requests if "main" in request]
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    models.load_tuned(models.base_under(adapter, "someone/base"), adapter, recipe)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"base_model_name_or_path": "someone/other"},
+        {"revision": None},
+        {"revision": "main"},
+    ],
+)
+def test_a_base_that_its_adapter_does_not_pin_is_the_one_that_was_named(adapter, named):
+    rename_base(adapter, **named)
+    assert models.base_under(adapter, "someone/base") == Path("someone/base")
+
+
+def test_a_folder_is_a_base_whatever_the_adapter_names(base, adapter):
+    rename_base(adapter, base_model_name_or_path=str(base))
+    assert models.base_under(adapter, str(base)) == base
+
+
+def test_a_commit_that_is_gone_is_one_line_that_names_the_adapter(base, adapter, hub_of):
+    hub_of(base / "checkpoint", "someone/base", "b" * 40)
+    says = rf"^{adapter}: adapter_config\.json: revision: .* at {COMMIT}: there is no such commit"
+    with pytest.raises(UserError, match=says):
+        models.base_under(adapter, "someone/base")

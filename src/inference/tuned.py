@@ -29,7 +29,7 @@ from src.errors import UserError
 from src.files import read_json
 from src.inference.predict import answers
 from src.media import Stored
-from src.models import RECIPE, load_tuned
+from src.models import RECIPE, base_under, load_tuned
 from src.schema import Generation, Recipe
 from src.training.collator import Collator
 from src.training.load import collator_of
@@ -135,8 +135,8 @@ def load(
     Args:
         recipe: its name in `params.yaml`.
         adapter: a folder or the id of a repository of the Hub; None: what `dvc repro` trained.
-        base: a name in `params.yaml`, a folder or the id of a repository of the Hub; None: the
-            recipe's own.
+        base: a name in `params.yaml`, a folder or the id of a repository of the Hub, which is
+            taken at the commit that the adapter names; None: the recipe's own.
         generation: what is to be other than in the recipe's block of that name.
 
     Raises:
@@ -173,7 +173,7 @@ def load(
             "file to go by params.yaml"
         ) from None
     named = base or chosen.base
-    root = Path("models/base") / named if named in params.base else Path(named)
+    root = Path("models/base") / named if named in params.base else base_under(place, named)
     model = load_tuned(root, place, chosen)
     task = tasks.load(chosen, labels)
     return Tuned(model, collator_of(root, chosen, task, answers=False), chosen, size, frames)

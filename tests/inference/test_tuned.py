@@ -281,6 +281,18 @@ class TestInputs(Once):
         with pytest.raises(UserError, match=f"^{says}"):
             load(architecture.recipe.name, generation=generation)
 
+    def test_a_base_of_the_hub_is_asked_for_at_the_commit_of_the_adapter(
+        self, here, architecture, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        adapter = tmp_path / "adapter"
+        shutil.copytree(here / "models/adapters" / architecture.recipe.name, adapter)
+        file = adapter / "adapter_config.json"
+        named = {"base_model_name_or_path": "someone/base", "revision": "a" * 40}
+        file.write_text(json.dumps(json.loads(file.read_text()) | named))
+        with pytest.raises(UserError, match=f"the files of someone/base at {'a' * 40}: "):
+            load(architecture.recipe.name, str(adapter), "someone/base")
+
     def test_an_adapter_of_another_family_is_an_error(self, here, architecture):
         adapter = f"models/adapters/{architecture.recipe.name}"
         with pytest.raises(UserError, match="was trained on a blip2, and the recipe emotion_llava"):

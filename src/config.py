@@ -71,7 +71,7 @@ def in_use(scale: str, path: Path = PARAMS) -> bool:
 
 def seed_key(recipe: str, scale: str, path: Path = PARAMS) -> str:
     """Where the seed of a recipe's training stands: in its own block, or with the defaults."""
-    own = _read(path)["recipes"][recipe][scale] or {}
+    own = parsed(text(path), path)["recipes"][recipe][scale] or {}
     return f"recipes.{recipe}.{scale}.seed" if "seed" in own else f"train.{scale}.seed"
 
 

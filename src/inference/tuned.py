@@ -61,7 +61,7 @@ class Tuned:
         Returns:
             One row a file, in order: `image`, `question`, `answer`, `probability` (0 to 1),
             `doubt` (why not to rely on the answer, or empty) and `error` (why there is none, or
-            empty).
+            empty). Where the task names a class and writes why, `explanation` follows `answer`.
 
         Raises:
             UserError: the recipe has no question of its own and none is given.
@@ -77,6 +77,7 @@ class Tuned:
         for file, question, stored in zip(files, questions, found, strict=True):
             name = os.fsencode(file).decode("utf-8", "replace")
             row = {"image": name, "question": question or "", "answer": None}
+            row |= {"explanation": None} if self.collator.task.classifies else {}
             row |= {"probability": None, "doubt": "", "error": ""}
             rows.append(row)
             if not str(file):
@@ -121,6 +122,8 @@ class Tuned:
         frame = answers(self.model, self.collator, self.recipe, records, records, batch_size)
         for (row, _), said in zip(batch, frame.to_dict("records"), strict=True):
             row["answer"] = said["predicted"]
+            if self.collator.task.classifies:
+                row["explanation"] = said["generated"]
             row |= {key: said[key] for key in ("question", "probability", "doubt")}
 
 

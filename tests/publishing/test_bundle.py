@@ -1,5 +1,6 @@
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
@@ -119,14 +120,25 @@ def test_an_adapter_on_a_base_that_nobody_else_has_is_refused_but_to_a_folder(he
     bundle.check(trained(), Target(Place.hub, "someone/model", merged=True))
 
 
-def test_a_second_head_goes_out_with_its_adapter(tmp_path, monkeypatch):
+def test_a_second_head_goes_out_with_its_adapter_and_says_why(tmp_path, monkeypatch, faces):
     name = "esnlive_qwen2vl"
     monkeypatch.chdir(workspace.make(tmp_path / "two", name))
     found = gather(config.load(), name)
     (tmp_path / "out").mkdir()
     bundle.fill(found, TO_A_FOLDER, tmp_path / "out")
-    model = load(name, adapter=str(tmp_path / "out"), base=str(tmp_path / "out/base")).model
+    tuned = load(name, adapter=str(tmp_path / "out"), base=str(tmp_path / "out/base"))
+    model = tuned.model
     assert model.get_base_model().classifier.modules_to_save["default"].weight.shape[0] == 2
-    assert "With PEFT" not in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "With PEFT" not in card
+    assert "its explanation into `explanation`:" in card
+    faces[0]["image"].resize((96, 96)).save("face.png")
+    answers = tuned.ask(["face.png", "gone.png"], "A person laughs.")
+    assert list(answers)[2:4] == ["answer", "explanation"]
+    assert answers["answer"][0] in tuned.collator.task.choices
+    said = answers["explanation"]
+    assert said[0]
+    assert said[0] != answers["answer"][0]
+    assert pd.isna(said[1])
     with pytest.raises(UserError, match="second head"):
         bundle.check(found, Target(Place.folder, "out", merged=True))

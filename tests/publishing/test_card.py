@@ -56,6 +56,7 @@ def test_people_read_base_tuned_and_gain_with_their_intervals(hub_base):
     assert f"Accuracy of guessing: chance {chance}, always the most frequent {most}." in text
     assert f"[{HUB_BASE}](https://huggingface.co/{HUB_BASE}) at commit `{COMMIT}`" in text
     assert f"--adapter someone/model --base {HUB_BASE}" in text
+    assert "and loads the base at the commit above:" in text
 
 
 def test_a_recipe_about_faces_says_what_it_must_not_be_used_for(hub_base):

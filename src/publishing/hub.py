@@ -11,16 +11,17 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from src.errors import UserError
-from src.publishing.bundle import CARD, PARAMETERS, written
+from src.publishing.bundle import PARAMETERS, written
 
-ANYBODYS = {".gitattributes", CARD}  # what the Hub itself, or who made it there, may begin with
+READ = (".safetensors", ".bin", ".json", ".jinja")  # what a model is loaded from
 LOGIN = "make one that may write at https://huggingface.co/settings/tokens and run `hf auth login`"
 
 
 def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
     """Send the folder to a model repository as one commit, and make the repository where needed.
 
-    What an earlier publication left that this one lacks is removed.
+    What an earlier publication left that this one lacks is removed; a licence or a picture that
+    somebody put beside it stays.
 
     Returns:
         The commit's address; None where the repository holds just that already.
@@ -37,8 +38,9 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
         if before.private != private:
             is_now, option = ("public", "--public") if private else ("private", "--private")
             raise UserError(f"{repo} is {is_now} on the Hub: change that there, or add {option}")
-        there = {file.rfilename for file in before.siblings} - ANYBODYS
-        if odd := sorted(there - _ours(api, repo, before.sha, there)):
+        there = {file.rfilename for file in before.siblings}
+        ours = _ours(api, repo, before.sha, there)
+        if odd := sorted(name for name in there - ours if name.endswith(READ)):
             raise UserError(
                 f"{repo}: holds {odd[0]}, which this command is not known to have written; name "
                 "another repository, or remove it there"
@@ -47,7 +49,7 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str | None:
             repo_id=repo,
             folder_path=folder,
             commit_message=message,
-            delete_patterns=list(map(glob.escape, there)),
+            delete_patterns=list(map(glob.escape, ours & there)),
         )
     return None if commit.oid == before.sha else commit.commit_url
 

@@ -109,11 +109,11 @@ def test_a_repository_of_somebody_else_is_left_alone(push, server, parameters):
     assert len(server.commits) == 1
 
 
-def test_a_card_that_was_written_there_is_no_reason_to_refuse(push, server):
+def test_what_no_model_is_loaded_from_is_no_reason_to_refuse_and_stays(push, server):
     server.create(REPO, private=True)
-    fill(server, "README.md")
+    fill(server, "README.md", "LICENSE", "docs/picture.png")
     push()
-    assert server.files(REPO) == FILES
+    assert server.files(REPO) == FILES | {"LICENSE": b"old", "docs/picture.png": b"old"}
 
 
 @pytest.mark.parametrize("private", [True, False])

@@ -2,11 +2,11 @@
 
 Each base has its published shape and random weights (15 GB on the disk for one of 7B), each recipe
 its settings of `full`, and the examples are drawn. Their texts are written by a small tokenizer, in
-more tokens than the published one would make of them: the table says how many. A step's
-floating-point operations are counted by torch, without those that checkpointing does again, and
+more tokens than the published one would make of them: the table says how many. The floating-point
+operations of an example are counted by torch, without those that checkpointing does again, and
 their rate is held against that of a large matrix product on the same card. Scoring is one picture
 at a time, as in a live demonstration, and in batches. Each part runs in a process of its own, whose
-peak of the GPU's memory is its alone.
+peak of the GPU's memory is its alone, and prints what it found to stderr before the next begins.
 """
 
 import math
@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,14 +93,10 @@ def main(
     found = {}
     for name in recipes or config.load().recipes:
         with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
-            folder = Path(scratch)
-            weights = alone(make, name, folder)
-            found[name] = {"weights": weights, "encode": alone(encode, name, folder, steps)}
-            found[name] |= alone(train, name, folder, steps)
-            found[name] |= alone(scoring, name, folder)
-            peaks = [alone(beside, way, name, folder) for way in ("encode", "ours", "theirs")]
-            found[name] |= {"ours": max(peaks[:2]), "theirs": peaks[2]}
-            print(f"{name}: {found[name]}", file=sys.stderr)
+            found[name] = {}
+            for part in measured(name, Path(scratch), steps):
+                print(f"{name}: {part}", file=sys.stderr, flush=True)
+                found[name] |= part
     print("\n| recipe | 10⁹ weights | tokens an example | examples a second | peak, GiB |", end="")
     print(" share of the rate | encoding, examples a second |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -125,6 +123,16 @@ def main(
             f"\nemotion_llava: {row['alone']:.0f} ms a picture, and {hours:.1f} GPU-hours to train "
             f"on {FER:,}; somebody's fine-tuning on an A100 took about 50 ms and 3"
         )
+
+
+def measured(name: str, folder: Path, steps: int) -> Iterator[dict[str, Any]]:
+    """A recipe's numbers by name, part by part."""
+    yield {"weights": alone(make, name, folder)}
+    yield {"encode": alone(encode, name, folder, steps)}
+    yield alone(train, name, folder, steps)
+    yield alone(scoring, name, folder)
+    peaks = [alone(beside, way, name, folder) for way in ("encode", "ours", "theirs")]
+    yield {"ours": max(peaks[:2]), "theirs": peaks[2]}
 
 
 def matrix_rate() -> float:
@@ -238,7 +246,8 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
         callbacks=[clock],
     )
     peak = peak_memory() / 2**10
-    batch = to_device(collator(list(data.select(range(recipe.train.batch_size)))), model)
+    # One alone, as what a whole batch leaves behind without checkpointing may not fit.
+    batch = to_device(collator([data[0]]), model)
     model.train()
     models.language_model(model).activation_checkpointing_disable()
     dtype = models.DTYPES[recipe.precision]
@@ -247,11 +256,10 @@ def train(name: str, folder: Path, steps: int) -> dict[str, float]:
         torch.autocast(model.device.type, dtype, dtype != torch.float32),
     ):
         answer_loss(foretell(model, batch), None).backward()
-    passes = recipe.train.gradient_accumulation * counter.get_total_flops()
     return {
         "speed": step / clock.median(),
         "peak": peak,
-        "flops": passes / clock.median() / 1e12,
+        "flops": step * counter.get_total_flops() / clock.median() / 1e12,
         "tokens": batch["input_ids"].shape[1],
     }
 
@@ -296,6 +304,8 @@ def scoring(name: str, folder: Path) -> dict[str, float]:
     rows, features = _shown(name, folder, len(records))
     if features:
         of_rows = _collator(name, folder, False, features)
+        del model  # two at a time may not fit
+        clear_device_cache(garbage_collection=True)
         model = models.load_base(folder, recipe, vision=False)
         found["kept"] = _each(model, of_rows, rows, choices, size)
     return found

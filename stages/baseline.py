@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import typer
+from accelerate.utils.memory import clear_device_cache
 
 from src import config, metrics, recorded
 from src.errors import one_line
@@ -29,6 +30,9 @@ def predict_and_measure(params: Params, chosen: Recipe, before: str) -> None:
     if not is_first():
         return
     save(frame, predictions_file(chosen, "base"))
+    # A model that scores texts may need its room.
+    del model
+    clear_device_cache(garbage_collection=True)
     labels = read_labels(chosen.data)
     numbers = measure.summarise(frame, labels, params.evaluate, params.seed)
     write_json(Path("metrics") / chosen.name / "base.json", numbers)

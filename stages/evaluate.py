@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import typer
+from accelerate.utils.memory import clear_device_cache
 
 from src import config, metrics, recorded
 from src.errors import one_line
@@ -28,7 +29,9 @@ def predict_and_measure(params: Params, chosen: Recipe, before: str) -> None:
     if not is_first():
         return
     save(tuned, predictions_file(chosen, "tuned"))
-
+    # A model that scores texts may need its room.
+    del model
+    clear_device_cache(garbage_collection=True)
     base = pd.read_parquet(predictions_file(chosen, "base"))
     labels = read_labels(chosen.data)
     numbers = measure.summarise(tuned, labels, params.evaluate, params.seed)

@@ -37,7 +37,7 @@ def in_batches(
     made: dict[int, Result] = {}
     hidden = len(batches) < 2 or not is_first()
     count = sum(map(len, batches))
-    with tqdm(total=count, desc=what, unit="example", disable=hidden) as bar:
+    with tqdm(total=count, desc=what, unit="example", disable=hidden, leave=None) as bar:
         while batches:
             numbers = batches[0]
             result = _attempt(work, [records[i] for i in numbers])

@@ -56,7 +56,8 @@ class Tuned:
         Args:
             files: pictures or videos in any format that the data stages read.
             questions: one for each file or for all; None: the recipe's own.
-            batch_size: files in one forward pass; it changes rounding alone.
+            batch_size: files with the longest prompts in one forward pass; it changes rounding
+                alone.
 
         Returns:
             One row a file, in order: `image`, `question`, `answer`, `probability` (0 to 1),
@@ -90,8 +91,8 @@ class Tuned:
                 row["error"] = "no question"
             else:
                 usable.append((row, _record(f"{file} {question or ''}", question, stored)))
-        for start in range(0, len(usable), batch_size):
-            self._answer(usable[start : start + batch_size], batch_size)
+        if usable:
+            self._answer(usable, batch_size)
         return pd.DataFrame(rows)
 
     def check(self, questions: Sequence[str | None]) -> None:

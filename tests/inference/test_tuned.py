@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from huggingface_hub import constants
 
 from src.errors import UserError
@@ -90,6 +91,24 @@ def test_a_batch_size_changes_no_answer(here, architecture, tmp_path):
     assert list(one["answer"]) == list(many["answer"])
     found, expected = (table["probability"].to_numpy() for table in (many, one))
     assert found == pytest.approx(expected, rel=1e-3, nan_ok=True)
+
+
+def test_after_too_little_memory_no_batch_of_files_is_as_large_again(
+    here, architecture, monkeypatch
+):
+    model, tried = load(architecture.recipe.name), []
+    generate = model.model.generate
+
+    def small(**inputs):
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model.model, "generate", small)
+    files = [f"mine/{i}.png" for i in range(4)]
+    assert model.ask(files, asked(architecture), 2)["answer"].notna().all()
+    assert tried == [2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

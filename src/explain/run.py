@@ -83,6 +83,9 @@ def _maps(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Maps (examples, rows, columns) by name, and what covering their hottest cells costs."""
     explain, batch_size = params.explain, params.evaluate.batch_size
+    tower = collator.family.vision(base_of(model))
+    # Once for all batches: to draw a large tower takes seconds.
+    other = scores.redrawn(tower, params.seed)
 
     def mapped(numbers: list[int]) -> list[dict[str, tuple[np.ndarray, float]]]:
         part = [records[i] for i in numbers]
@@ -98,7 +101,7 @@ def _maps(
                 [np.random.default_rng([params.seed, i]).random(grid) for i in numbers]
             ),
         }
-        with scores.randomised(collator.family.vision(base_of(model)), params.seed):
+        with scores.randomised(tower, other):
             batch["randomised"] = maps.gradcam(explained, grid)
             batch["randomised_occlusion"] = maps.occlusion(explained, grid, size)
         drops = _drops(explained, batch, explain.deleted, size)

@@ -53,20 +53,29 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     )
 
 
-@contextmanager
-def randomised(module: nn.Module, seed: int) -> Iterator[None]:
-    """Within, every weight of `module` is drawn anew with the mean and spread that it had."""
-    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+@torch.no_grad()
+def redrawn(module: nn.Module, seed: int) -> list[torch.Tensor]:
+    """Every weight of `module`, in their order, drawn anew with the mean and spread that it has."""
     generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+        drawn.append(parameter.mean() + noise * parameter.std(correction=0))
+    return drawn
+
+
+@contextmanager
+def randomised(module: nn.Module, weights: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Within, `module` has these weights, as `redrawn` gives them."""
+    parameters = list(module.parameters())
+    kept = [parameter.data for parameter in parameters]
     try:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                spread = parameter.std(correction=0)
-                parameter.copy_(parameter.mean() + noise * spread)
+        for parameter, weight in zip(parameters, weights, strict=True):
+            parameter.data = weight
         yield
     finally:
-        module.load_state_dict(kept)
+        for parameter, weight in zip(parameters, kept, strict=True):
+            parameter.data = weight
 
 
 def _inside(x: float, y: float, boxes: Sequence[dict[str, Any]]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.explain import maps
+from src.explain import maps, scores
 from src.explain import run as explain
 from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE, shown
 from src.explain.run import pick
@@ -123,6 +123,13 @@ def test_a_batch_that_the_memory_is_too_small_for_is_halved(explained, videos, m
     assert set(sizes) == {3, 1}
     assert scores["n"] == len(entries) == 4
     assert sorted(len(entry["words"]) for entry in entries) == [0, 2, 3, 12]
+
+
+def test_the_tower_is_drawn_anew_once_for_all_batches(explained, videos, monkeypatch):
+    drawn, redrawn = [], scores.redrawn
+    monkeypatch.setattr(scores, "redrawn", lambda *of: drawn.append(of) or redrawn(*of))
+    assert explained("video_qwen2vl", videos, ["", "", "", ""])[0]["n"] == 4
+    assert len(drawn) == 1
 
 
 def test_explained_classes_have_maps_of_the_head_and_of_each_word(explained, statements, two_heads):

@@ -87,3 +87,9 @@ def visual_tokens(configuration: PreTrainedConfig, data: Data) -> tuple[int, int
                 f"a model of type {other} cannot be planned: how many tokens a picture is to it is "
                 "not known; say it in src/planning/lengths.py"
             )
+
+
+def patch_bytes(configuration: PreTrainedConfig) -> int:
+    """Bytes of a patch's pixels, in fp32, as processors make them."""
+    vision = configuration.vision_config
+    return 4 * 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)

@@ -10,10 +10,13 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from src import gpus
+from src.schema import Training
 
 GIB = 2**30
 PROCESS = 4 * GIB  # of the host's memory: Python, CUDA's libraries, one file of weights; a guess
 WORKER = GIB  # of each process that prepares batches; a guess
+SHARED = Path("/dev/shm")  # 64 MB in a container of Docker's, unless it is told otherwise
+PREFETCHED = 2  # batches that wait for each worker, as torch has it
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Machine:
     disk: int  # free where the repository lies
     cache: int  # free where the Hub's cache lies
     one_disk: bool  # both are the same
+    shared: int | None  # free where processes hand each other batches
 
 
 def machine(gpu_memory: float | None = None) -> Machine:
@@ -54,6 +58,7 @@ def machine(gpu_memory: float | None = None) -> Machine:
         shutil.disk_usage(here).free,
         shutil.disk_usage(cache).free,
         here.stat().st_dev == cache.stat().st_dev,
+        shutil.disk_usage(SHARED).free if SHARED.is_dir() else None,
     )
 
 
@@ -69,6 +74,15 @@ def _too_old(name: str, major: int, minor: int) -> str | None:
 def host_bytes(workers: int) -> int:
     """The host's memory that training takes."""
     return PROCESS + workers * WORKER
+
+
+def shared_bytes(training: Training, example: int) -> int:
+    """What waiting batches take of the shared memory, `example` bytes an example.
+
+    Those of training go on waiting while the validation's are read.
+    """
+    batches = 2 * PREFETCHED * training.workers * training.processes
+    return batches * training.batch_size * example
 
 
 def _existing(path: Path) -> Path:

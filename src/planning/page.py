@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from src.planning import duration
 from src.planning.duration import CARD, SHARE
-from src.planning.machine import GIB, Machine, host_bytes
+from src.planning.machine import GIB, Machine, host_bytes, shared_bytes
 from src.planning.memory import Memory
 from src.planning.plan import Known, Plan
 from src.planning.remedies import Remedy, lacks_bf16, remedies, too_long, without_checkpointing
 from src.schema import HubBase, Params
 
-GB = 1e9
+GB, MB = 1e9, 1e6
 
 
 def block(plan: Plan, params: Params, here: Machine) -> str:
@@ -128,6 +128,13 @@ def _verdict(plan: Plan, params: Params, here: Machine) -> list[str]:
     if (host := host_bytes(recipe.train.workers)) > here.ram:
         lines.append(
             f"NO: needs some {host / GIB:.0f} GiB of RAM and has {here.ram / GIB:.0f}: "
+            f"set {own}.workers: 0"
+        )
+    handed = shared_bytes(recipe.train, plan.needs.feature_bytes or plan.needs.pixel_bytes)
+    if here.shared is not None and handed > here.shared:
+        lines.append(
+            f"NO: needs {handed / MB:.0f} MB of shared memory and /dev/shm has "
+            f"{here.shared / MB:.0f}: give the container a larger --shm-size, or "
             f"set {own}.workers: 0"
         )
     return lines

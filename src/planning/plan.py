@@ -10,7 +10,7 @@ from src.files import read_json
 from src.models import DTYPES
 from src.planning import duration, memory, published
 from src.planning.activations import saved
-from src.planning.lengths import Lengths, lengths
+from src.planning.lengths import Lengths, lengths, patch_bytes
 from src.planning.skeleton import Skeleton, skeleton
 from src.schema import Base, Data, Params, Recipe
 
@@ -38,6 +38,7 @@ class Needs:
     training: memory.Memory
     answering: memory.Memory
     feature_bytes: int  # of a picture or video, where its features are kept
+    pixel_bytes: int  # of the same as the vision tower reads it
 
     @property
     def peak(self) -> int:
@@ -128,6 +129,7 @@ def needs(recipe: Recipe, base: Base, data: Data, batch: int) -> Needs:
         memory.training(made, configuration, recipe, shape, kept),
         memory.answering(made, configuration, recipe, long, batch),
         feature_bytes=long.visual * width if recipe.vision_features == "cached" else 0,
+        pixel_bytes=long.patches * patch_bytes(configuration),
     )
 
 

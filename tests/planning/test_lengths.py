@@ -7,7 +7,7 @@ from src import config
 from src.errors import UserError
 from src.models import load_config
 from src.planning import published
-from src.planning.lengths import lengths, visual_tokens
+from src.planning.lengths import lengths, patch_bytes, visual_tokens
 from tests.conftest import LABELS, ROOT
 
 
@@ -45,6 +45,14 @@ def test_a_picture_is_as_long_as_in_a_batch(architecture, questions, faces, para
 def test_a_model_of_another_type_is_one_line(full):
     with pytest.raises(UserError, match="a model of type llama cannot be planned"):
         visual_tokens(LlamaConfig(), full.data["abo"])
+
+
+def test_a_patch_has_the_bytes_of_a_batch(architecture, questions, faces, params):
+    batch = architecture.collator(questions, answers=False)(faces[:2])
+    configuration = load_config(architecture.base)
+    data = params.data[architecture.recipe.data].model_copy(update={"image_size": 56})
+    found = batch["pixel_values"].nbytes / 2 / patch_bytes(configuration)
+    assert visual_tokens(configuration, data)[1] - found in (0, 1)  # a class token has no pixels
 
 
 def test_classes_are_scored_and_texts_are_not(full, tmp_path):

@@ -61,6 +61,18 @@ def test_two_recipes_on_the_same_data_each_keep_features_and_checkpoints(full, t
     assert f"{twice / 1e9:.0f}" != f"{one.repository_bytes / 1e9:.0f}"
 
 
+def test_a_container_with_little_shared_memory_is_told_before_its_workers_die(full, tmp_path):
+    here = replace(machine(80), shared=64 * 2**20)
+    said = block(plan(full, "emotion_llava"), full, here)
+    # 16 pictures of 336 x 336 in fp32 a batch, 2 of each of 4 workers, of training and validation.
+    line = r"NO: needs 34[78] MB of shared memory and /dev/shm has 67: give .+ set (\S+): 0$"
+    assert re.search(line, said, re.MULTILINE)[1] == "recipes.emotion_llava.full.workers"
+    features = block(plan(full, "emotion_qwen2vl"), full, here)
+    more = block(plan(full, "emotion_llava"), full, replace(here, shared=2**30))
+    none = block(plan(full, "emotion_llava"), full, replace(here, shared=None))
+    assert not any("shared memory" in text for text in (features, more, none))
+
+
 def test_a_gpu_that_is_too_old_is_refused_whatever_its_memory(verdict, gpu):
     gpu("Tesla V100", (7, 0), 32)
     assert "NO: Tesla V100 has compute capability 7.0, and this torch" in verdict("emotion_llava")

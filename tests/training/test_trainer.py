@@ -139,6 +139,14 @@ def test_the_log_holds_training_and_validation_losses(
     assert [entry["step"] for entry in log if "loss" in entry]
 
 
+def test_no_time_is_spent_on_counting_operations(
+    base, recipe, collator, records, settings, tmp_path
+):
+    once = settings.model_copy(update={"max_steps": 1, "evaluations": 1})
+    log = trainer.train(adapter(base, recipe), collator, records, records, once, tmp_path, seed=1)
+    assert log[-1]["total_flos"] == 0
+
+
 def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, tmp_path):
     harmful = settings.model_copy(
         update={"learning_rate": 10.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}

@@ -298,9 +298,12 @@ def test_what_was_paged_when_it_was_written_is_not_when_it_is_read(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("optimizer", ["paged_adamw_32bit", "adamw_torch_fused"])
 def test_a_resumed_run_logs_the_losses_of_a_whole_one(
-    base, recipe, collator, records, settings, tmp_path
+    base, recipe, collator, records, settings, optimizer, tmp_path
 ):
+    settings = settings.model_copy(update={"optimizer": optimizer})
+
     def run(folder, *callbacks):
         torch.manual_seed(0)
         model = adapter(base, recipe)

@@ -94,7 +94,7 @@ def work(folder: Path, name: str, step: int | None) -> None:
             "gradient_accumulation": 4,
             "evaluations": 6,
             "group_by_length": name == "esnlive_qwen2vl",
-            "optimizer": "adamw_torch" if sharding else recipe.train.optimizer,
+            "optimizer": "adamw_torch_fused" if sharding else recipe.train.optimizer,
             "sharding": sharding if number() > 1 else None,
         }
     )

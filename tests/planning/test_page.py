@@ -61,7 +61,7 @@ def test_two_recipes_on_the_same_data_each_keep_features_and_checkpoints(full, t
     assert f"{twice / 1e9:.0f}" != f"{one.repository_bytes / 1e9:.0f}"
 
 
-def test_a_container_with_little_shared_memory_is_told_before_its_workers_die(full, tmp_path):
+def test_a_container_with_little_shared_memory_is_told_before_its_workers_die(full):
     here = replace(machine(80), shared=64 * 2**20)
     said = block(plan(full, "emotion_llava"), full, here)
     # 16 pictures of 336 x 336 in fp32 a batch, 2 of each of 4 workers, of training and validation.
@@ -71,6 +71,12 @@ def test_a_container_with_little_shared_memory_is_told_before_its_workers_die(fu
     more = block(plan(full, "emotion_llava"), full, replace(here, shared=2**30))
     none = block(plan(full, "emotion_llava"), full, replace(here, shared=None))
     assert not any("shared memory" in text for text in (features, more, none))
+
+
+def test_every_recipe_fits_a_card_of_16_gb(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = {name: plan(full, name).needs.peak for name in full.recipes}
+    assert max(sizes.values()) < 16e9, sizes
 
 
 def test_a_gpu_that_is_too_old_is_refused_whatever_its_memory(verdict, gpu):

@@ -1,9 +1,11 @@
 """Bases of published shapes at a third of their width, with random weights, and work for them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from src.features import write
 from src.files import write_json
 from src.inference.encode import BATCH
 from src.inference.generate import to_device
+from src.packing import Packing
 from src.schema import Queries, Recipe, Text, Vision
 from src.training.collator import Collator
 from src.training.pretrain import corpus
@@ -66,6 +69,13 @@ PUBLISHED = {
     "blip2_opt": "BLIP-2 OPT-2.7b",
     "blip2_flan_t5": "BLIP-2 FLAN-T5-XL",
 }
+
+
+@contextmanager
+def in_rows() -> Iterator[None]:
+    """Let models read batches as others do: row by row, padding too."""
+    with mock.patch.object(Packing, "of", return_value=None):
+        yield
 
 
 def make(base: str, folder: Path) -> Path:

@@ -17,7 +17,7 @@ import torch
 import typer
 
 from benchmarks.alone import ratio
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, keep, make, recipe_on
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, in_rows, keep, make, recipe_on
 from src import models, tasks
 from src.features import ROW, Features, opened
 from src.inference.generate import generate, to_device
@@ -119,6 +119,7 @@ def scored(
     return generate(model, collator, records, greedy, BATCH, choices=LABELS).scores
 
 
+@in_rows()
 @torch.inference_mode()
 def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.ndarray:
     """Each class after each prompt in a pass of its own."""
@@ -133,6 +134,7 @@ def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.nda
     return np.concatenate(found)
 
 
+@in_rows()
 @torch.inference_mode()
 def said(model: Any, collator: Any, records: list[dict[str, Any]], size: int) -> None:
     """What the model writes greedily, which scores nothing.

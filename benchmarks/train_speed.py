@@ -42,6 +42,7 @@ from benchmarks.bases import (
     SIDE,
     clips,
     faces,
+    in_rows,
     keep,
     make,
     recipe_on,
@@ -281,6 +282,7 @@ def common(epochs: int) -> dict[str, Any]:
     }
 
 
+@in_rows()
 def plain(
     base: Path,
     recipe: Recipe,

@@ -28,7 +28,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from src import families
+from src import families, packing
 from src.errors import UserError
 from src.files import read_json
 from src.hub import at_commit, bring_weights
@@ -114,6 +114,8 @@ def load_base(
     if not vision:
         family.read_features(model)
     keep_differentiable(model)
+    if not config.is_encoder_decoder:
+        packing.pack(language_model(model).get_decoder())
     model.requires_grad_(False)
     return model.eval()
 

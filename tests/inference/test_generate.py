@@ -72,7 +72,8 @@ def reads(model, prompts):
             read = (given.get(name) for name in ("input_ids", "inputs_embeds"))
             note(*next(tokens.shape[:2] for tokens in read if tokens is not None))
 
-        hooks.append(reader.register_forward_pre_hook(hook, with_kwargs=True))
+        # Before the batch is packed.
+        hooks.append(reader.register_forward_pre_hook(hook, prepend=True, with_kwargs=True))
 
     yield told
     for hook in hooks:

@@ -34,6 +34,15 @@ def _leave_at_once() -> None:
         os._exit(0)
 
 
+def refusal(error: Exception) -> UserError | None:
+    """What a full disk, or a file that the user has no rights to, is in one line; else None."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    # Where a write fails, Python names no file.
+    file, why = error.filename or "a file to be written", os.strerror(error.errno)
+    return UserError(f"{file}: {why}; {REFUSALS[error.errno]}")
+
+
 def one_line(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command's `main`: a UserError becomes one line on stderr and exit status 1.
 
@@ -52,11 +61,9 @@ def one_line(main: Callable[..., None]) -> Callable[..., None]:
         except UserError as error:
             sys.exit(f"error: {error}")
         except OSError as error:
-            if error.errno not in REFUSALS:
+            if (told := refusal(error)) is None:
                 raise
-            # Where a write fails, Python names no file.
-            file, why = error.filename or "a file to be written", os.strerror(error.errno)
-            sys.exit(f"error: {file}: {why}; {REFUSALS[error.errno]}")
+            sys.exit(f"error: {told}")
         finally:
             gc.unfreeze()  # or Triton calls all that it has leaked
         _ended_well = stage

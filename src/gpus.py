@@ -58,7 +58,7 @@ def held(count: int, gpus: Sequence[str]) -> Iterator[list[str]]:
     """
     with ExitStack() as stack:
         chosen: list[str] = []
-        turn = told = False
+        turn, tried = False, 0
         with ExitStack() as choosing:
             while len(chosen) < count:
                 # One run at a time collects: two could each wait for what the other holds.
@@ -67,9 +67,9 @@ def held(count: int, gpus: Sequence[str]) -> Iterator[list[str]]:
                     if len(chosen) < count and gpu not in chosen and _taken(stack, gpu):
                         chosen.append(gpu)
                 if len(chosen) < count:
-                    if not told:
+                    tried += 1
+                    if tried == 2:  # the first may have met another that was choosing
                         _tell(count, gpus)
-                    told = True
                     time.sleep(PAUSE)
         print(f"on GPU {', '.join(chosen)}", file=sys.stderr)
         yield chosen

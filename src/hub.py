@@ -51,17 +51,19 @@ def at_commit(model_id: str, commit: str) -> Path:
     """
     folder = _cached(model_id) / "manifests" / commit
     if not (folder / "manifest.json").is_file():
-        write_json(folder / "manifest.json", _bring_small(model_id, commit))
+        _bring_small(model_id, commit)
     return folder
 
 
 def _bring_small(model_id: str, revision: str | None) -> dict[str, Any]:
-    """Download all but the weights; returns the manifest."""
+    """Download all but the weights; returns the manifest, which is kept beside them."""
     with in_one_line("the files", model_id, revision, ADVICE):
         info = HfApi().model_info(model_id, revision=revision, files_metadata=True)
         snapshot_download(model_id, revision=info.sha, allow_patterns=SMALL)
     files = {s.rfilename: s.size for s in info.siblings if s.rfilename.endswith("safetensors")}
-    return {"id": model_id, "revision": info.sha, "bytes": files}
+    manifest = {"id": model_id, "revision": info.sha, "bytes": files}
+    write_json(_cached(model_id) / "manifests" / info.sha / "manifest.json", manifest)
+    return manifest
 
 
 def _cached(model_id: str) -> Path:

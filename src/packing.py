@@ -34,7 +34,7 @@ class Packing:
     shared: int  # tokens that begin all rows
     others: torch.Tensor  # (tokens - shared,) which of the aligned rows' tokens the others are
     places: torch.Tensor  # (batch, longest - shared) of those in the sequence; 0 at padding
-    columns: torch.Tensor  # (batch, width) the places of the whole batch as it came
+    columns: torch.Tensor  # (batch, width) where each column stands in its aligned row; 0: padding
 
     @classmethod
     def of(cls, embeddings: torch.Tensor, mask: torch.Tensor) -> Self | None:
@@ -42,7 +42,8 @@ class Packing:
 
         Without gradients, a row equal to the one before, as the beams of a prompt are, is not read
         again. With them it is: on a GPU, what is added up over its copies may come out otherwise
-        each time.
+        each time. And where embeddings themselves have gradients, as those of pictures that are to
+        be explained, nothing is shared: all of it would be the first row's.
         """
         size, width = mask.shape
         lengths = mask.sum(1)
@@ -57,7 +58,7 @@ class Packing:
         # The only time that the host waits for the device.
         numbers = torch.stack([begin, lengths.max(), new.sum(), (lengths * new).sum()])
         shared, longest, read, total = numbers.tolist()
-        shared = min(shared, longest - 1)
+        shared = 0 if embeddings.requires_grad else min(shared, longest - 1)
         tokens = total - (read - 1) * shared
         if tokens == size * width:
             return None
@@ -67,30 +68,34 @@ class Packing:
         places = torch.zeros_like(spared, dtype=torch.long)
         places.view(-1)[others] = torch.arange(shared, tokens, device=mask.device)
         places = places[(torch.arange(size, device=mask.device) * new).cummax(0).values]
-        first = torch.arange(shared, device=mask.device).expand(size, -1)
-        columns = torch.zeros_like(order.new_empty(size, width))
-        columns.scatter_(1, order, torch.cat([first, places], 1))
+        columns = torch.zeros_like(mask)
+        columns.scatter_(1, order, torch.arange(longest, device=mask.device).expand(size, -1))
         return cls(order, shared, others, places, columns)
 
     def pack(self, batch: torch.Tensor) -> torch.Tensor:
         """The sequence (1, tokens, ...) of a batch (batch, width, ...) as it came."""
-        order = self.order.view(*self.order.shape, *[1] * (batch.dim() - 2))
-        return self.join(batch.gather(1, order.expand(-1, -1, *batch.shape[2:])))
+        return self.join(_columns(batch, self.order))
 
     def join(self, aligned: torch.Tensor) -> torch.Tensor:
         """The sequence (1, tokens, ...) of aligned rows (batch, longest, ...)."""
         others = aligned[:, self.shared :].flatten(0, 1).index_select(0, self.others)
         return torch.cat([aligned[0, : self.shared], others])[None]
 
-    def align(self, heads: torch.Tensor) -> torch.Tensor:
-        """Rows (batch, heads, longest, channels) of a sequence (1, heads, tokens, channels)."""
-        first = heads[:, :, : self.shared].expand(len(self.order), -1, -1, -1)
-        others = heads[0].index_select(1, self.places.flatten()).unflatten(1, self.places.shape)
-        return torch.cat([first, others.transpose(0, 1)], 2)
+    def align(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Aligned rows (batch, longest, ...) of a sequence (1, tokens, ...)."""
+        first = sequence[:, : self.shared].expand(len(self.order), *[-1] * (sequence.dim() - 1))
+        others = sequence[0].index_select(0, self.places.flatten()).unflatten(0, self.places.shape)
+        return torch.cat([first, others], 1)
 
     def unpack(self, sequence: torch.Tensor) -> torch.Tensor:
-        """The batch (batch, width, ...) of a sequence (tokens, ...), with any token for padding."""
-        return sequence.index_select(0, self.columns.flatten()).unflatten(0, self.columns.shape)
+        """The batch (batch, width, ...) as it came, with any token for padding."""
+        return _columns(self.align(sequence), self.columns)
+
+
+def _columns(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Those columns (batch, count) of each row (batch, width, ...)."""
+    wanted = wanted.view(*wanted.shape, *[1] * (rows.dim() - 2))
+    return rows.gather(1, wanted.expand(-1, -1, *rows.shape[2:]))
 
 
 class Unpacked(DynamicCache):
@@ -104,7 +109,7 @@ class Unpacked(DynamicCache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the rows theirs, and the attention the sequence's: (1, heads, tokens, channels)."""
-        both = [self.packing.unpack(x[0].transpose(0, 1)) for x in (key_states, value_states)]
+        both = [self.packing.unpack(x.transpose(1, 2)) for x in (key_states, value_states)]
         self.rows.update(*(x.transpose(1, 2) for x in both), layer_idx, *args)
         return key_states, value_states
 
@@ -121,7 +126,7 @@ def attend(
     """PyTorch's attention, between the tokens of each row where they came in one sequence."""
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **others)
-    rows = [packing.align(heads) for heads in (query, key, value)]
+    rows = [packing.align(heads.transpose(1, 2)).transpose(1, 2) for heads in (query, key, value)]
     # Padding is behind, where no token sees it.
     found, _ = sdpa_attention_forward(module, *rows, None, **others)
     return packing.join(found), None
@@ -132,7 +137,10 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def pack(decoder: PreTrainedModel) -> None:
-    """Let a decoder read its batches so. Whoever calls it finds what it would find without."""
+    """Let a decoder read its batches so.
+
+    Whoever calls it finds what it would find without, but for what stands at padding.
+    """
     decoder.set_attn_implementation(NAME)
     decoder.register_forward_pre_hook(_one_sequence, with_kwargs=True)
     decoder.register_forward_hook(_rows, with_kwargs=True)
@@ -144,7 +152,8 @@ def _one_sequence(
     embeddings, mask = inputs.get("inputs_embeds"), inputs.get("attention_mask")
     cache, use_cache = inputs.get("past_key_values"), inputs.get("use_cache")
     goes_on = cache is not None and cache.get_seq_length() > 0
-    if embeddings is None or len(embeddings) == 1 or goes_on:
+    own_mask = mask is not None and mask.dim() != 2
+    if embeddings is None or len(embeddings) == 1 or goes_on or own_mask:
         return None
     if mask is None:
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
@@ -177,6 +186,6 @@ def _rows(
     output: BaseModelOutputWithPast,
 ) -> None:
     if packing := inputs.get("packing"):
-        output.last_hidden_state = packing.unpack(output.last_hidden_state[0])
+        output.last_hidden_state = packing.unpack(output.last_hidden_state)
         if output.past_key_values is not None:
             output.past_key_values = output.past_key_values.rows

@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from transformers.utils import logging as transformers_logging
 
 from src import gpus
-from src.errors import UserError
+from src.errors import UserError, refusal
 from src.files import read_json
 
 # Others wait so long for one that downloads or measures.
@@ -115,7 +115,7 @@ def _take_part(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        get_error_handler().record_exception(error)
+        get_error_handler().record_exception(refusal(error) or error)
         if os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID:
             # `spread` says it, once. At once, or it would wait for others who wait for it.
             os._exit(1)

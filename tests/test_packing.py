@@ -61,6 +61,24 @@ def test_it_changes_neither_logits_nor_gradients(architecture, batch, monkeypatc
         torch.testing.assert_close(grad, wanted[name], rtol=1e-3, atol=1e-5)
 
 
+def test_each_picture_has_its_own_gradient_where_all_are_the_same(
+    architecture, decoders, questions, faces, monkeypatch
+):
+    batch = architecture.collator(questions, answers=True).with_answers([faces[0]] * 3, ANSWERS)
+
+    def pixels():
+        given = batch["pixel_values"].clone().requires_grad_()
+        said = foretell(architecture.tuned().eval(), batch | {"pixel_values": given})
+        said.logits.logsumexp(-1).sum().backward()
+        return given.grad
+
+    found = pixels()
+    with unpacked(monkeypatch):
+        expected = pixels()
+    assert expected[-1].abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def tokens_read(model, call):
     """How many tokens the first layer of the decoder reads, in each of its passes."""
     seen = []

@@ -30,7 +30,7 @@ from src.files import read_json
 from src.inference.predict import answers
 from src.media import Stored
 from src.models import RECIPE, base_under, load_tuned
-from src.schema import Generation, Recipe
+from src.schema import Generation, Recipe, composed
 from src.training.collator import Collator
 from src.training.load import collator_of
 
@@ -77,6 +77,7 @@ class Tuned:
         found = decoded(paths, decoder(self.image_size, self.frames))
         for file, question, stored in zip(files, questions, found, strict=True):
             name = os.fsencode(file).decode("utf-8", "replace")
+            question = question and composed(question)  # as the texts of its training were
             row = {"image": name, "question": question or "", "answer": None}
             row |= {"explanation": None} if self.collator.task.classifies else {}
             row |= {"probability": None, "doubt": "", "error": ""}

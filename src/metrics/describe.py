@@ -27,7 +27,7 @@ from src.metrics.intervals import (
 )
 from src.metrics.texts import common, diversity, headline, rates
 from src.metrics.vqa import exact_match
-from src.schema import Evaluate
+from src.schema import Evaluate, spelling
 
 __all__ = ["correct", "gains", "plots", "ready", "summarise"]
 NONE, SEVERAL = "(none)", "(several)"
@@ -154,18 +154,14 @@ def _named(frame: pd.DataFrame) -> np.ndarray:
 
     Of labels that hold one another, such as "left" and "top left", the longer one counts.
     """
-    spelling = {_plain(label): label for label in frame["label"].dropna().unique()}
-    if not spelling:
+    labels = {spelling(label): label for label in frame["label"].dropna().unique()}
+    if not labels:
         return np.full(len(frame), NONE, dtype=object)
-    longest = sorted(spelling, key=lambda label: (-len(label), label))
+    longest = sorted(labels, key=lambda label: (-len(label), label))
     words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
     def one(text: str) -> str:
-        named = {spelling[word] for word in words.findall(_plain(text))}
+        named = {labels[word] for word in words.findall(spelling(text))}
         return named.pop() if len(named) == 1 else SEVERAL if named else NONE
 
     return np.array([one(text) for text in frame["generated"]], dtype=object)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())

@@ -45,7 +45,8 @@ def run(
     """Train, then write `models/adapters/RECIPE`, and loss.csv and validation.json of its metrics.
 
     `check` is called when they are there: what it raises leaves the checkpoints, so that the next
-    run has nothing left to train.
+    run has nothing left to train, or with `select_by: accuracy` what came after the last that
+    improved.
 
     Raises:
         UserError: the data do not fit the task.

@@ -5,9 +5,9 @@ its settings of `full`, and the examples are drawn. Their texts are written by a
 more tokens than the published one would make of them: the table says how many. The floating-point
 operations of an example are counted by torch, without those that checkpointing does again, but with
 those of a beginning that a batch reads once for all; their rate is held against that of a large
-matrix product on the same card. Scoring is one picture
-at a time, as in a live demonstration, and in batches. Each part runs in a process of its own, whose
-peak of the GPU's memory is its alone, and prints what it found to stderr before the next begins.
+matrix product on the same card. Scoring is one picture at a time, as in a live demonstration, and
+in batches. Each part runs in a process of its own, whose peak of the GPU's memory is its alone, and
+prints what it found to stderr before the next begins.
 """
 
 import math

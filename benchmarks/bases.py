@@ -8,11 +8,12 @@ from typing import Any
 from unittest import mock
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from src import config, families
+from src import config, cpu, families
 from src.drawing.faces import draw, random_face
 from src.features import write
 from src.files import write_json
@@ -71,10 +72,29 @@ PUBLISHED = {
 }
 
 
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep 4-bit layers in the layout that has gradients, on a CPU.
+
+    With AVX512-BF16, bitsandbytes repacks a layer for good at the first forward pass in eval mode;
+    training after an evaluation then crashes, or trains nothing without a word.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            if not hasattr(module, "support_avx512bf16_for_cpu"):
+                raise RuntimeError("bitsandbytes renamed support_avx512bf16_for_cpu: mend this")
+            module.support_avx512bf16_for_cpu = False
+
+
 @contextmanager
-def in_rows() -> Iterator[None]:
-    """Let models read batches as others do: row by row, padding too."""
-    with mock.patch.object(Packing, "of", return_value=None):
+def as_others() -> Iterator[None]:
+    """Load and use models as others do.
+
+    Batches are read row by row, padding too, and layers are those of bitsandbytes and PyTorch.
+    """
+    with (
+        mock.patch.object(Packing, "of", return_value=None),
+        mock.patch.object(cpu, "optimize", keep_differentiable),
+    ):
         yield
 
 

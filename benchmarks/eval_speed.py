@@ -17,7 +17,7 @@ import torch
 import typer
 
 from benchmarks.alone import ratio
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, in_rows, keep, make, recipe_on
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, as_others, faces, keep, make, recipe_on
 from src import models, tasks
 from src.features import ROW, Features, opened
 from src.inference.generate import generate, to_device
@@ -78,6 +78,8 @@ def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str,
     recipe, records = recipe_on(base, precision), faces(pictures)
     task = tasks.load(recipe, LABELS)
     live = models.load_base(folder, recipe)
+    with as_others():
+        other = models.load_base(folder, recipe)
     collator = collator_of(folder, recipe, task, answers=False)
     features = kept(folder, live, collator, records)
     alone = models.load_base(folder, recipe, vision=False)
@@ -94,9 +96,9 @@ def ways_of(folder: Path, base: str, pictures: int, precision: str) -> dict[str,
         "ours, live tower": lambda: scored(live, collator, records),
         "ours, features kept, and the text": lambda: scored(alone, of_rows, rows, text=True),
         "ours, live tower, and the text": lambda: scored(live, collator, records, text=True),
-        "six full forward passes, live tower": lambda: forwards(live, collator, records),
-        "batch-1 greedy, live tower": lambda: said(live, collator, records, 1),
-        "batched greedy, live tower": lambda: said(live, collator, records, BATCH),
+        "six full forward passes, live tower": lambda: forwards(other, collator, records),
+        "batch-1 greedy, live tower": lambda: said(other, collator, records, 1),
+        "batched greedy, live tower": lambda: said(other, collator, records, BATCH),
     }
 
 
@@ -119,7 +121,7 @@ def scored(
     return generate(model, collator, records, greedy, BATCH, choices=LABELS).scores
 
 
-@in_rows()
+@as_others()
 @torch.inference_mode()
 def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.ndarray:
     """Each class after each prompt in a pass of its own."""
@@ -134,7 +136,7 @@ def forwards(model: Any, collator: Any, records: list[dict[str, Any]]) -> np.nda
     return np.concatenate(found)
 
 
-@in_rows()
+@as_others()
 @torch.inference_mode()
 def said(model: Any, collator: Any, records: list[dict[str, Any]], size: int) -> None:
     """What the model writes greedily, which scores nothing.

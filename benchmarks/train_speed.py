@@ -40,10 +40,11 @@ from benchmarks.bases import (
     PUBLISHED,
     QUESTION,
     SIDE,
+    as_others,
     clips,
     faces,
-    in_rows,
     keep,
+    keep_differentiable,
     make,
     recipe_on,
 )
@@ -195,7 +196,7 @@ def afterwards(
     features: Features | None,
 ) -> float:
     """Mean loss of an answer's tokens over all records, in nats."""
-    models.keep_differentiable(model)
+    keep_differentiable(model)
     model.eval()
     collator = collator_of(base, recipe, tasks.load(recipe, LABELS), True, features=features)
     if features:
@@ -282,7 +283,7 @@ def common(epochs: int) -> dict[str, Any]:
     }
 
 
-@in_rows()
+@as_others()
 def plain(
     base: Path,
     recipe: Recipe,

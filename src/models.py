@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from bitsandbytes.nn import Linear4bit
 from httpx2 import HTTPError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -28,7 +27,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from src import families, packing
+from src import cpu, families, packing
 from src.errors import UserError
 from src.files import read_json
 from src.hub import at_commit, bring_weights
@@ -113,10 +112,11 @@ def load_base(
         model.classifier.float()
     if not vision:
         family.read_features(model)
-    keep_differentiable(model)
     if not config.is_encoder_decoder:
         packing.pack(language_model(model).get_decoder())
     model.requires_grad_(False)
+    if model.device.type == "cpu":
+        cpu.optimize(model)
     return model.eval()
 
 
@@ -170,19 +170,6 @@ def quantization_config(recipe: Recipe, family: ModuleType) -> BitsAndBytesConfi
         bnb_4bit_quant_storage=DTYPES[recipe.precision] if recipe.train.sharding else None,
         llm_int8_skip_modules=family.UNQUANTIZED,
     )
-
-
-def keep_differentiable(model: nn.Module) -> None:
-    """Keep 4-bit layers in the layout that has gradients.
-
-    On CPUs with AVX512-BF16, bitsandbytes repacks a layer for good at the first forward pass in
-    eval mode; training after an evaluation then crashes, or trains nothing without a word.
-    """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            if not hasattr(module, "support_avx512bf16_for_cpu"):
-                raise RuntimeError("bitsandbytes renamed support_avx512bf16_for_cpu: mend this")
-            module.support_avx512bf16_for_cpu = False
 
 
 def lora_config(lora: Lora, targets: Iterable[str], classifier: bool = False) -> LoraConfig:

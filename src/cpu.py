@@ -1,0 +1,96 @@
+"""What makes a frozen model faster on a CPU and leaves its numbers alone.
+
+- 4-bit weights are unpacked once, where memory has room for all of them, not at each pass.
+- The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, which are slower on AMD's
+  processors, and in which a row comes out otherwise where it is one of few.
+- Memory that is freed stays with the process, for the next tensor.
+- No weight holds on to the file that it came in, and with it to the unquantized ones.
+"""
+
+import ctypes
+import platform
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
+from torch import nn
+
+ROOM = 0.25  # of the memory that is available: what unpacked weights may take
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+KEPT_BYTES = 2**30
+
+
+def optimize(model: nn.Module) -> None:
+    """Make a frozen model on the CPU faster, whatever is done with it.
+
+    Layers that are unfrozen later compute as they always did.
+    """
+    _keep_memory()
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    quantized = [layer for layer in layers if isinstance(layer, Linear4bit)]
+    if quantized:
+        _let_go_of_file(model)
+    size = sum(layer.in_features * layer.out_features for layer in quantized)
+    itemsize = max((layer.compute_dtype.itemsize for layer in quantized), default=0)
+    if size * itemsize <= ROOM * psutil.virtual_memory().available:
+        for layer in quantized:
+            layer.unpacked = _unpack(layer)
+    for layer in layers:
+        if layer in quantized or layer.weight.dtype == torch.float32:
+            layer.forward = partial(_forward, layer)
+
+
+def _keep_memory() -> None:
+    """Or each large tensor is new memory, whose pages the kernel clears at their first use."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _let_go_of_file(model: nn.Module) -> None:
+    """Copy the weights that are as they came: read in place, they keep the whole file mapped."""
+    for weight in model.parameters():
+        if not isinstance(weight, Params4bit):
+            weight.data = weight.data.clone()
+
+
+def _unpack(layer: Linear4bit) -> torch.Tensor:
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+
+
+def _forward(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    if isinstance(layer, Linear4bit):
+        return _Product.apply(rows.to(layer.compute_dtype), layer).to(rows.dtype)
+    if layer.weight.requires_grad or torch.is_autocast_enabled("cpu"):
+        return type(layer).forward(layer, rows)
+    return _Product.apply(rows, layer)
+
+
+class _Product(torch.autograd.Function):
+    """What a frozen linear layer makes of rows (..., channels)."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+        ctx.layer = layer
+        return _product(rows, _weight(layer), layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _product(gradient, _weight(ctx.layer).T, None), None
+
+
+def _weight(layer: nn.Linear) -> torch.Tensor:
+    if not isinstance(layer, Linear4bit):
+        return layer.weight
+    return layer.unpacked if hasattr(layer, "unpacked") else _unpack(layer)
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
+    if rows.dtype == torch.float32 and torch.backends.mkl.is_available():
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return nn.functional.linear(rows, weight, bias)

@@ -1,0 +1,105 @@
+import copy
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+
+from src import cpu
+from src.models import add_lora, load_base
+from src.training.collator import foretell
+from tests.conftest import small_base
+
+ANSWERS = ["Joy", "Sadness and surprise", "Fear"]
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="it is loaded on the GPU")
+
+
+def linear(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+
+
+def test_layers_make_of_rows_and_gradients_what_they_made(architecture):
+    layers = linear(architecture.load())
+    assert any(isinstance(layer, Linear4bit) for layer in layers.values())
+    torch.manual_seed(0)
+    for layer in layers.values():
+        rows = torch.randn(2, 5, layer.in_features, requires_grad=True)
+        given = torch.randn(2, 5, layer.out_features)
+        found, wanted = layer(rows), type(layer).forward(layer, rows)
+        assert type(found.grad_fn) is not type(wanted.grad_fn)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        back = [torch.autograd.grad(x, rows, given)[0] for x in (found, wanted)]
+        torch.testing.assert_close(*back, rtol=1e-4, atol=1e-5)
+
+
+def test_where_memory_has_no_room_weights_are_unpacked_at_each_pass(
+    architecture, questions, faces, monkeypatch
+):
+    def read():
+        model = add_lora(architecture.load(), architecture.recipe.lora)
+        layers = linear(model).values()
+        said = foretell(model, batch)
+        said.logits.logsumexp(-1).sum().backward()
+        kept = [hasattr(layer, "unpacked") for layer in layers if isinstance(layer, Linear4bit)]
+        return kept, [said.logits, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    collator = architecture.collator(questions, answers=True)
+    batch = collator.with_answers(faces[:3], ANSWERS)
+    torch.manual_seed(0)
+    kept, found = read()
+    monkeypatch.setattr(cpu, "ROOM", 0.0)
+    torch.manual_seed(0)
+    not_kept, same = read()
+    assert all(kept)
+    assert not any(not_kept)
+    assert all(torch.equal(*pair) for pair in zip(found, same, strict=True))
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="the products are others")
+def test_a_row_comes_out_the_same_among_few_and_many(base, recipe):
+    layer = next(m for m in linear(load_base(base, recipe)).values() if isinstance(m, Linear4bit))
+    rows = torch.randn(300, layer.in_features)
+    among_many = layer(rows)
+    for count in (2, 3, 5, 31):
+        assert torch.equal(layer(rows[7 : 7 + count]), among_many[7 : 7 + count])
+
+
+def test_no_rows_make_none(base, recipe):
+    for layer in linear(load_base(base, recipe)).values():
+        assert layer(torch.empty(0, layer.in_features)).shape == (0, layer.out_features)
+
+
+def test_what_is_trained_later_gets_its_gradients(base, recipe):
+    classifier = load_base(base, recipe, classes=3).classifier
+    trained = copy.deepcopy(classifier).requires_grad_(True)
+    trained(torch.ones(2, trained.in_features)).sum().backward()
+    assert trained.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        trained.weight.zero_()
+    ones = torch.ones(2, trained.in_features)
+    assert torch.equal(trained(ones), trained.bias.expand(2, -1))
+    assert not torch.equal(classifier(ones), trained(ones))
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="has no list of mapped files")
+def test_the_file_of_the_weights_is_let_go(params, recipe, tmp_path):
+    folder = small_base(params, "qwen2_vl", tmp_path)
+    model = load_base(folder, recipe)
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert model.num_parameters() > 0  # it is still there
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another way to get memory")
+def test_freed_memory_is_used_again():
+    cpu.optimize(nn.Identity())
+    before = 0
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(2**22)  # 16 MiB
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults * resource.getpagesize() < 2**22

@@ -1,10 +1,10 @@
-"""What makes a frozen model faster on a CPU and leaves its numbers alone.
+"""What makes a frozen model faster on a CPU, and changes its numbers by rounding alone.
 
 - 4-bit weights are unpacked once, where memory has room for all of them, not at each pass.
 - The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, which are slower on AMD's
   processors, and in which a row comes out otherwise where it is one of few.
 - Memory that is freed stays with the process, for the next tensor.
-- No weight holds on to the file that it came in, and with it to the unquantized ones.
+- No weight of a quantized model holds on to its file, in which all are unquantized.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate import PartialState
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
@@ -23,23 +24,29 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 KEPT_BYTES = 2**30
 
 
-def optimize(model: nn.Module) -> None:
+# Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
+ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+def optimize(model: nn.Module, sharded: bool = False) -> None:
     """Make a frozen model on the CPU faster, whatever is done with it.
 
-    Layers that are unfrozen later compute as they always did.
+    Layers that are unfrozen later compute as they always did. Of a model that is to be `sharded`
+    over processes none keeps all weights unpacked.
     """
     _keep_memory()
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    layers = [m for m in model.modules() if type(m) in (nn.Linear, Linear4bit)]
     quantized = [layer for layer in layers if isinstance(layer, Linear4bit)]
     if quantized:
         _let_go_of_file(model)
-    size = sum(layer.in_features * layer.out_features for layer in quantized)
-    itemsize = max((layer.compute_dtype.itemsize for layer in quantized), default=0)
-    if size * itemsize <= ROOM * psutil.virtual_memory().available:
-        for layer in quantized:
-            layer.unpacked = _unpack(layer)
+    room = ROOM * psutil.virtual_memory().available / PartialState().num_processes
+    unpacked = sum(m.in_features * m.out_features * m.compute_dtype.itemsize for m in quantized)
+    for layer in quantized:
+        layer.quant_state = layer.weight.quant_state  # a gathered shard has none
+        if unpacked <= room and not sharded:
+            layer.unpacked = layer.weight, _unpack(layer)
     for layer in layers:
-        if layer in quantized or layer.weight.dtype == torch.float32:
+        if isinstance(layer, Linear4bit) or layer.weight.dtype == torch.float32:
             layer.forward = partial(_forward, layer)
 
 
@@ -47,8 +54,9 @@ def _keep_memory() -> None:
     """Or each large tensor is new memory, whose pages the kernel clears at their first use."""
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        # Some versions refuse so large a threshold, and go on growing their own.
+        if mallopt(MMAP_THRESHOLD, KEPT_BYTES):
+            mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _let_go_of_file(model: nn.Module) -> None:
@@ -59,13 +67,16 @@ def _let_go_of_file(model: nn.Module) -> None:
 
 
 def _unpack(layer: Linear4bit) -> torch.Tensor:
-    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+    state = getattr(layer.weight, "quant_state", layer.quant_state)
+    return dequantize_4bit(layer.weight.data, state).to(layer.compute_dtype)
 
 
 def _forward(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+        return type(layer).forward(layer, rows)
     if isinstance(layer, Linear4bit):
         return _Product.apply(rows.to(layer.compute_dtype), layer).to(rows.dtype)
-    if layer.weight.requires_grad or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
         return type(layer).forward(layer, rows)
     return _Product.apply(rows, layer)
 
@@ -86,11 +97,12 @@ class _Product(torch.autograd.Function):
 def _weight(layer: nn.Linear) -> torch.Tensor:
     if not isinstance(layer, Linear4bit):
         return layer.weight
-    return layer.unpacked if hasattr(layer, "unpacked") else _unpack(layer)
+    packed, weight = getattr(layer, "unpacked", (None, None))
+    # Merged with an adapter, a layer has another weight.
+    return weight if packed is layer.weight else _unpack(layer)
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
-    if rows.dtype == torch.float32 and torch.backends.mkl.is_available():
+    if ONEDNN and rows.dtype == torch.float32:
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return nn.functional.linear(rows, weight, bias)

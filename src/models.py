@@ -116,7 +116,7 @@ def load_base(
         packing.pack(language_model(model).get_decoder())
     model.requires_grad_(False)
     if model.device.type == "cpu":
-        cpu.optimize(model)
+        cpu.optimize(model, sharded=bool(recipe.train.sharding))
     return model.eval()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from src import cpu
@@ -59,13 +60,26 @@ def test_where_memory_has_no_room_weights_are_unpacked_at_each_pass(
     assert all(torch.equal(*pair) for pair in zip(found, same, strict=True))
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="the products are others")
+@pytest.mark.skipif(
+    not cpu.ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other products"
+)
 def test_a_row_comes_out_the_same_among_few_and_many(base, recipe):
     layer = next(m for m in linear(load_base(base, recipe)).values() if isinstance(m, Linear4bit))
     rows = torch.randn(300, layer.in_features)
     among_many = layer(rows)
     for count in (2, 3, 5, 31):
         assert torch.equal(layer(rows[7 : 7 + count]), among_many[7 : 7 + count])
+
+
+def test_a_merged_adapter_counts(base, recipe):
+    model = add_lora(load_base(base, recipe), recipe.lora)
+    layer = next(m for m in model.modules() if isinstance(m, LoraLayer))
+    nn.init.normal_(layer.lora_B["default"].weight)
+    rows = torch.randn(4, layer.in_features)
+    layer.eval()
+    tuned, base_alone = layer(rows), layer.base_layer(rows)
+    layer.merge()
+    assert torch.dist(layer(rows), tuned) < 0.3 * torch.dist(base_alone, tuned)
 
 
 def test_no_rows_make_none(base, recipe):
@@ -75,12 +89,12 @@ def test_no_rows_make_none(base, recipe):
 
 def test_what_is_trained_later_gets_its_gradients(base, recipe):
     classifier = load_base(base, recipe, classes=3).classifier
+    ones = torch.ones(2, classifier.in_features)
     trained = copy.deepcopy(classifier).requires_grad_(True)
-    trained(torch.ones(2, trained.in_features)).sum().backward()
+    trained(ones).sum().backward()
     assert trained.weight.grad.abs().sum() > 0
     with torch.no_grad():
         trained.weight.zero_()
-    ones = torch.ones(2, trained.in_features)
     assert torch.equal(trained(ones), trained.bias.expand(2, -1))
     assert not torch.equal(classifier(ones), trained(ones))
 

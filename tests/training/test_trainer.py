@@ -149,7 +149,7 @@ def test_no_time_is_spent_on_counting_operations(
 
 def test_the_best_checkpoint_is_kept(base, recipe, collator, records, settings, tmp_path):
     harmful = settings.model_copy(
-        update={"learning_rate": 10.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}
+        update={"learning_rate": 30.0, "schedule": "constant", "epochs": 8.0, "evaluations": 8}
     )
     model = adapter(base, recipe)
     log = trainer.train(model, collator, records, records, harmful, tmp_path, seed=1)

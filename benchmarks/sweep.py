@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from benchmarks.alone import alone, ratio
-from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, keep_differentiable, make, recipe_on
+from benchmarks.bases import LABELS, PUBLISHED, SIDE, faces, make, recipe_on
 from benchmarks.eval_speed import said, scored
 from benchmarks.train_speed import encode, ours, plain
 from src import tasks
@@ -75,7 +75,6 @@ def point(way: str, folder: Path, rank: int, pictures: int, epochs: int, precisi
     asked = folder, recipe, records, epochs
     by_hand = way in ("by hand", "tuned")
     seconds, model = plain(*asked, way == "by hand") if by_hand else ours(*asked, features)
-    keep_differentiable(model)
     model.eval()
     task = tasks.load(recipe, LABELS)
     collator = collator_of(folder, recipe, task, answers=False, features=features)

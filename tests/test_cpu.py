@@ -20,14 +20,14 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="it is loaded 
 
 
 def linear(model):
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return [m for m in model.modules() if isinstance(m, nn.Linear)]
 
 
 def test_layers_make_of_rows_and_gradients_what_they_made(architecture):
     layers = linear(architecture.load())
-    assert any(isinstance(layer, Linear4bit) for layer in layers.values())
+    assert any(isinstance(layer, Linear4bit) for layer in layers)
     torch.manual_seed(0)
-    for layer in layers.values():
+    for layer in layers:
         rows = torch.randn(2, 5, layer.in_features, requires_grad=True)
         given = torch.randn(2, 5, layer.out_features)
         found, wanted = layer(rows), type(layer).forward(layer, rows)
@@ -42,7 +42,7 @@ def test_where_memory_has_no_room_weights_are_unpacked_at_each_pass(
 ):
     def read():
         model = add_lora(architecture.load(), architecture.recipe.lora)
-        layers = linear(model).values()
+        layers = linear(model)
         said = foretell(model, batch)
         said.logits.logsumexp(-1).sum().backward()
         kept = [hasattr(layer, "unpacked") for layer in layers if isinstance(layer, Linear4bit)]
@@ -64,7 +64,7 @@ def test_where_memory_has_no_room_weights_are_unpacked_at_each_pass(
     not cpu.ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other products"
 )
 def test_a_row_comes_out_the_same_among_few_and_many(base, recipe):
-    layer = next(m for m in linear(load_base(base, recipe)).values() if isinstance(m, Linear4bit))
+    layer = next(m for m in linear(load_base(base, recipe)) if isinstance(m, Linear4bit))
     rows = torch.randn(300, layer.in_features)
     among_many = layer(rows)
     for count in (2, 3, 5, 31):
@@ -83,7 +83,7 @@ def test_a_merged_adapter_counts(base, recipe):
 
 
 def test_no_rows_make_none(base, recipe):
-    for layer in linear(load_base(base, recipe)).values():
+    for layer in linear(load_base(base, recipe)):
         assert layer(torch.empty(0, layer.in_features)).shape == (0, layer.out_features)
 
 
@@ -110,7 +110,6 @@ def test_the_file_of_the_weights_is_let_go(params, recipe, tmp_path):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another way to get memory")
 def test_freed_memory_is_used_again():
     cpu.optimize(nn.Identity())
-    before = 0
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(10):

@@ -9,7 +9,9 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,10 +22,12 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
 
 ROOM = 0.25  # of the memory that is available: what unpacked weights may take
+CONTAINER = (
+    "/sys/fs/cgroup/memory.max",  # or the word max
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",  # of older kernels
+)
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 KEPT_BYTES = 2**30
-
-
 # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
@@ -35,19 +39,26 @@ def optimize(model: nn.Module, sharded: bool = False) -> None:
     over processes none keeps all weights unpacked.
     """
     _keep_memory()
-    layers = [m for m in model.modules() if type(m) in (nn.Linear, Linear4bit)]
-    quantized = [layer for layer in layers if isinstance(layer, Linear4bit)]
+    quantized = [m for m in model.modules() if isinstance(m, Linear4bit)]
     if quantized:
         _let_go_of_file(model)
-    room = ROOM * psutil.virtual_memory().available / PartialState().num_processes
+    room = ROOM * _available() / PartialState().num_processes
     unpacked = sum(m.in_features * m.out_features * m.compute_dtype.itemsize for m in quantized)
     for layer in quantized:
         layer.quant_state = layer.weight.quant_state  # a gathered shard has none
         if unpacked <= room and not sharded:
             layer.unpacked = layer.weight, _unpack(layer)
-    for layer in layers:
-        if isinstance(layer, Linear4bit) or layer.weight.dtype == torch.float32:
-            layer.forward = partial(_forward, layer)
+        layer.forward = partial(_quantized, layer)
+    for layer in model.modules():
+        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32:
+            layer.forward = partial(_unquantized, layer)
+
+
+def _available() -> float:
+    """Memory for this and what runs beside it, in bytes: a container's, where it has its own."""
+    files = [Path(name) for name in CONTAINER if Path(name).is_file()]
+    limits = [text for file in files if (text := file.read_text().strip()).isdigit()]
+    return min([psutil.virtual_memory().available, *map(int, limits)])
 
 
 def _keep_memory() -> None:
@@ -71,35 +82,48 @@ def _unpack(layer: Linear4bit) -> torch.Tensor:
     return dequantize_4bit(layer.weight.data, state).to(layer.compute_dtype)
 
 
-def _forward(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
-    if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
-        return type(layer).forward(layer, rows)
-    if isinstance(layer, Linear4bit):
-        return _Product.apply(rows.to(layer.compute_dtype), layer).to(rows.dtype)
-    if torch.is_autocast_enabled("cpu"):
-        return type(layer).forward(layer, rows)
-    return _Product.apply(rows, layer)
+def _quantized(layer: Linear4bit, rows: torch.Tensor) -> torch.Tensor:
+    if _trained(layer):
+        return Linear4bit.forward(layer, rows)
+    weight = partial(_weight, layer)
+    return _Product.apply(rows.to(layer.compute_dtype), weight, layer.bias).to(rows.dtype)
 
 
-class _Product(torch.autograd.Function):
-    """What a frozen linear layer makes of rows (..., channels)."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
-        ctx.layer = layer
-        return _product(rows, _weight(layer), layer.bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _product(gradient, _weight(ctx.layer).T, None), None
+def _unquantized(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    if _trained(layer) or torch.is_autocast_enabled("cpu"):
+        return nn.Linear.forward(layer, rows)
+    return _Product.apply(rows, lambda: layer.weight, layer.bias)
 
 
-def _weight(layer: nn.Linear) -> torch.Tensor:
-    if not isinstance(layer, Linear4bit):
-        return layer.weight
+def _trained(layer: nn.Linear) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+
+
+def _weight(layer: Linear4bit) -> torch.Tensor:
     packed, weight = getattr(layer, "unpacked", (None, None))
     # Merged with an adapter, a layer has another weight.
     return weight if packed is layer.weight else _unpack(layer)
+
+
+class _Product(torch.autograd.Function):
+    """What a frozen linear layer makes of rows (..., channels).
+
+    Its weight is asked for at each pass: it need not be there between them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: torch.Tensor,
+        weight: Callable[[], torch.Tensor],
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        ctx.weight = weight
+        return _product(rows, weight(), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _product(gradient, ctx.weight().T, None), None, None
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -60,6 +60,15 @@ def test_where_memory_has_no_room_weights_are_unpacked_at_each_pass(
     assert all(torch.equal(*pair) for pair in zip(found, same, strict=True))
 
 
+def test_the_room_is_that_of_a_container(base, recipe, monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(cpu, "CONTAINER", [str(limit), str(tmp_path / "other kernels'")])
+    for allowed, kept in (("max", True), (str(2**40), True), ("1000000", False)):
+        limit.write_text(f"{allowed}\n")
+        layers = [m for m in linear(load_base(base, recipe)) if isinstance(m, Linear4bit)]
+        assert all(hasattr(layer, "unpacked") is kept for layer in layers)
+
+
 @pytest.mark.skipif(
     not cpu.ONEDNN or torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other products"
 )

@@ -36,15 +36,15 @@ def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
     download breaks off stays in .downloads of the repository, and the next call goes on from there.
 
     Returns:
-        Where the tables come from, how many rows they have, how many clips were drawn, came and
-        are dead.
+        Where the tables come from, how many rows they have and how many of them can be no clip, how
+        many clips were drawn, came and are dead.
 
     Raises:
         UserError: a table that cannot be had or read, no connection, a full disk, or not one video.
     """
     with download.place("webvid") as place:
         revision, tables = _tables(source)
-        drawn, rows = _draw(tables, source.clips, seed)
+        drawn, rows, unusable = _draw(tables, source.clips, seed)
         links = {video: found[0][1]["contentUrl"] for video, found in drawn.items()}
         brought = bring_all(links, place)
         dead = {video: why for video, why in brought.items() if isinstance(why, str)}
@@ -60,6 +60,7 @@ def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
         "revision": revision,
         "tables": source.tables,
         "rows": rows,
+        "unusable": unusable,
         "clips": len(drawn),
         "downloaded": len(drawn) - len(dead),
         "dead": len(dead),
@@ -93,25 +94,28 @@ def _tables(source: WebVid) -> tuple[str | None, dict[str, Path]]:
         }
 
 
-def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int]:
-    """At most so many videos with all their rows, and the number of all rows.
+def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int, int]:
+    """At most so many videos with all their rows, the number of all rows and of unusable ones.
 
     Drawn are those of the least digest, so that memory holds no more than them, and a greater
     number holds the smaller one's.
     """
     drawn: Drawn = {}
     ranks: list[tuple[int, str]] = []  # negative: the heap gives the greatest digest first
-    read = 0
+    read = unusable = 0
     for table, path in tables.items():
         for row in _rows(path):
             read += 1
+            if row is None or not _usable(row):
+                unusable += 1
+                continue
             video = row["videoid"]
             if video in drawn:
                 drawn[video].append((table, row))
                 continue
             rank = int(hashlib.sha256(f"{seed} {video}".encode()).hexdigest(), 16)
             full = len(ranks) == clips
-            if not _usable(row) or (full and rank >= -ranks[0][0]):
+            if full and rank >= -ranks[0][0]:
                 continue
             if full:
                 del drawn[heapq.heappop(ranks)[1]]
@@ -122,10 +126,11 @@ def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int
             f"{', '.join(map(str, tables.values()))}: none of {read} rows has a videoid, a name"
             " and a contentUrl"
         )
-    return drawn, read
+    return drawn, read, unusable
 
 
-def _rows(table: Path) -> Iterator[Row]:
+def _rows(table: Path) -> Iterator[Row | None]:
+    """Its rows; None for one with a text beyond the last column, whose cells may be shifted."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True, restval="")
@@ -137,7 +142,9 @@ def _rows(table: Path) -> Iterator[Row]:
                     f"{', '.join(given) or 'none'}"
                 )
             for row in reader:
-                yield {name: row.get(name.lower(), "").strip() for name in COLUMNS}
+                surplus = any(cell.strip() for cell in row.get(None, []))
+                known = {name: row.get(name.lower(), "").strip() for name in COLUMNS}
+                yield None if surplus else known
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
     except OSError as error:

@@ -100,6 +100,7 @@ def test_the_videos_of_a_table_arrive_where_readers_look(fetch, raw, server):
         "revision": None,
         "tables": [TRAIN],
         "rows": 6,
+        "unusable": 0,
         "clips": 6,
         "downloaded": 6,
         "dead": 0,
@@ -185,12 +186,16 @@ def test_all_captions_of_a_video_come_with_it(server, raw, tmp_path):
         ("", "1.mp4", "", "001", "Clip"),
         ("1", "", "", "001", "Clip"),
         ("1\0", "1.mp4", "", "001", "Clip"),
+        ("1", "1.mp4", "", "001", "A cat", " a dog and a bird"),
+        ("0", "1.mp4", "", "001", "A cat", " of the same video"),
     ],
 )
-def test_a_row_that_cannot_be_a_video_is_never_drawn(server, raw, tmp_path, unusable):
-    write(tmp_path / TRAIN, unusable, *listed(server, 0))
-    assert webvid.fetch(source(), raw, seed=1)["clips"] == 1
+def test_a_row_that_cannot_be_a_video_is_counted_and_never_drawn(server, raw, tmp_path, unusable):
+    write(tmp_path / TRAIN, *listed(server, 0), unusable)
+    found = webvid.fetch(source(), raw, seed=1)
+    assert (found["rows"], found["unusable"], found["clips"]) == (2, 1, 1)
     assert videos(raw) == {"001_050/0.mp4": video(0)}
+    assert [row["name"] for _, row in read_rows(raw / TRAIN, ())] == ["Clip 0"]
 
 
 PAGE = b"<!DOCTYPE html>" + b" gone" * 1000

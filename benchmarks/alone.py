@@ -4,8 +4,6 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
-from functools import partial
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -13,15 +11,19 @@ Result = TypeVar("Result")
 
 
 def alone(function: Callable[..., Result], *given: Any, **named: Any) -> Result:
-    """What it returns; it and what it is given must be picklable. What it prints goes to stderr."""
+    """What it returns; it and what it is given must be picklable."""
+    with process() as pool:
+        return pool.submit(function, *given, **named).result()
+
+
+def process() -> ProcessPoolExecutor:
+    """A process, one for all calls. What it prints goes to stderr."""
     # Started anew: a forked one would count this process's memory as its own.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_beside_tables, partial(function, *given, **named)).result()
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_print_beside_tables)
 
 
-def _beside_tables(function: Callable[[], Result]) -> Result:
-    with redirect_stdout(sys.stderr):
-        return function()
+def _print_beside_tables() -> None:
+    sys.stdout = sys.stderr
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from bitsandbytes.functional import has_avx512bf16
+from bitsandbytes.nn import Linear4bit
 
 from benchmarks.alone import alone, process, ratio
 from benchmarks.bases import LABELS, PUBLISHED, SIDE, as_others, faces, keep, make, recipe_on
@@ -126,11 +128,19 @@ def other_ways(folder: Path, base: str, pictures: int, precision: str) -> dict[s
     recipe, task, records = work(base, pictures, precision)
     model = models.load_base(folder, recipe)
     collator = collator_of(folder, recipe, task, answers=False)
-    return {
+    ways = {
         "six full forward passes, live tower": lambda: forwards(model, collator, records),
         "batch-1 greedy, live tower": lambda: said(model, collator, records, 1),
         "batched greedy, live tower": lambda: said(model, collator, records, BATCH),
     }
+    if has_avx512bf16():
+        rounding = models.load_base(folder, recipe)
+        for layer in rounding.modules():
+            if isinstance(layer, Linear4bit):
+                layer.support_avx512bf16_for_cpu = True
+        name = "batch-1 greedy, live tower, bitsandbytes' products in bf16"
+        ways[name] = lambda: said(rounding, collator, records, 1)
+    return ways
 
 
 def work(base: str, pictures: int, precision: str) -> tuple[Recipe, Any, list[dict[str, Any]]]:

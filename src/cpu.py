@@ -1,8 +1,10 @@
 """What makes a frozen model faster on a CPU, and changes its numbers by rounding alone.
 
-- 4-bit weights are unpacked once, where memory has room for all of them, not at each pass.
+- 4-bit weights are unpacked once, where memory has room for all of them, not at each pass, and lie
+  as products read them fastest.
 - The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, which are slower on AMD's
   processors, and in which a row comes out otherwise where it is one of few.
+- Of a gated feed-forward, what is multiplied is kept for the gradients, and no more.
 - Memory that is freed stays with the process, for the next tensor.
 - No weight of a quantized model holds on to its file, in which all are unquantized.
 """
@@ -10,9 +12,10 @@
 import ctypes
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
@@ -20,6 +23,7 @@ from accelerate import PartialState
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
+from transformers.activations import SiLUActivation
 
 ROOM = 0.25  # of the memory that is available: what unpacked weights may take
 CONTAINER = (
@@ -30,6 +34,10 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 KEPT_BYTES = 2**30
 # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+LAID_OUT = [torch.float32]
+if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    LAID_OUT.append(torch.bfloat16)
+ROWS = 256  # for which weights are laid out: what suits a single row is slower with many
 
 
 def optimize(model: nn.Module, sharded: bool = False) -> None:
@@ -47,11 +55,26 @@ def optimize(model: nn.Module, sharded: bool = False) -> None:
     for layer in quantized:
         layer.quant_state = layer.weight.quant_state  # a gathered shard has none
         if unpacked <= room and not sharded:
-            layer.unpacked = layer.weight, _unpack(layer)
+            layer.unpacked = _Unpacked(layer.weight, _lay_out(_unpack(layer)))
         layer.forward = partial(_quantized, layer)
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight.dtype == torch.float32:
+            module.forward = partial(_unquantized, module)
+        elif hasattr(module, "gate_proj") and isinstance(module.act_fn, SiLUActivation):
+            module.forward = partial(_gated, module)
+
+
+def prepare_gradients(model: nn.Module) -> None:
+    """Let unpacked weights lie so that the products of both ways are fast, in the same memory.
+
+    What is laid out for one way must be brought back for the other at each pass. A weight whose
+    longer side is contiguous is laid out fast for either.
+    """
     for layer in model.modules():
-        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32:
-            layer.forward = partial(_unquantized, layer)
+        if kept := getattr(layer, "unpacked", None):
+            weight = kept.weight.to_dense()
+            outputs, inputs = weight.shape
+            kept.weight = weight.T.contiguous().T if outputs > inputs else weight
 
 
 def _available() -> float:
@@ -85,7 +108,7 @@ def _unpack(layer: Linear4bit) -> torch.Tensor:
 def _quantized(layer: Linear4bit, rows: torch.Tensor) -> torch.Tensor:
     if _trained(layer):
         return Linear4bit.forward(layer, rows)
-    weight = partial(_weight, layer)
+    weight = partial(_quantized_weight, layer)
     return _Product.apply(rows.to(layer.compute_dtype), weight, layer.bias).to(rows.dtype)
 
 
@@ -96,13 +119,32 @@ def _unquantized(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _trained(layer: nn.Linear) -> bool:
-    return any(parameter.requires_grad for parameter in layer.parameters(recurse=False))
+    return layer.weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad)
 
 
-def _weight(layer: Linear4bit) -> torch.Tensor:
-    packed, weight = getattr(layer, "unpacked", (None, None))
+def _quantized_weight(layer: Linear4bit) -> torch.Tensor:
+    kept = getattr(layer, "unpacked", None)
     # Merged with an adapter, a layer has another weight.
-    return weight if packed is layer.weight else _unpack(layer)
+    return kept.weight if kept and kept.packed is layer.weight else _unpack(layer)
+
+
+@dataclass
+class _Unpacked:
+    """What a 4-bit weight is, unpacked."""
+
+    packed: Params4bit
+    weight: torch.Tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """PyTorch cannot copy what oneDNN laid out, and nothing changes it."""
+        return self
+
+
+def _lay_out(weight: torch.Tensor) -> torch.Tensor:
+    """The same (out, in) as oneDNN reads it; as it comes, it is laid out at each product."""
+    if ONEDNN and weight.dtype in LAID_OUT:
+        return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+    return weight
 
 
 class _Product(torch.autograd.Function):
@@ -123,10 +165,33 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _product(gradient, ctx.weight().T, None), None, None
+        return _product(gradient, ctx.weight().to_dense().T, None), None, None
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    if ONEDNN and rows.dtype == torch.float32:
+    if weight.is_mkldnn or (ONEDNN and rows.dtype == torch.float32):
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return nn.functional.linear(rows, weight, bias)
+
+
+def _gated(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    return module.down_proj(_Gated.apply(module.gate_proj(rows), module.up_proj(rows)))
+
+
+class _Gated(torch.autograd.Function):
+    """SiLU of the gate (..., channels), times what it lets through, of the same shape.
+
+    The gate's SiLU is made again for the gradients, as Liger Kernel does (Hsu et al. 2024,
+    https://arxiv.org/abs/2410.10989).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, let_through: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, let_through)
+        return nn.functional.silu(gate).mul_(let_through)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, let_through = ctx.saved_tensors
+        back = torch.ops.aten.silu_backward(gradient * let_through, gate)
+        return back, nn.functional.silu(gate).mul_(gradient)

@@ -3,12 +3,15 @@
 Nearly all that a decoder does it does to each token by itself, so that padding costs as much as
 text, and the words before the pictures as often as there are pictures. Attention alone sees rows.
 The shared beginning is that of Prefix Grouper (Liu et al. 2025, https://arxiv.org/abs/2506.05433).
+And behind the last attention only those tokens are read on that are asked for.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
+from torch import nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -115,7 +118,7 @@ class Unpacked(DynamicCache):
 
 
 def attend(
-    module: torch.nn.Module,
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -139,11 +142,19 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 def pack(decoder: PreTrainedModel) -> None:
     """Let a decoder read its batches so.
 
-    Whoever calls it finds what it would find without, but for what stands at padding.
+    Whoever calls it finds what it would find without, but for what stands at padding. Where it is
+    called with `wanted`, booleans (batch, width), that holds for those tokens alone.
     """
     decoder.set_attn_implementation(NAME)
     decoder.register_forward_pre_hook(_one_sequence, with_kwargs=True)
     decoder.register_forward_hook(_rows, with_kwargs=True)
+    # In OPT's layers it is no module of its own.
+    feed_forward = getattr(decoder.layers[-1], "mlp", None) if len(decoder.layers) else None
+    decoder.register_forward_pre_hook(partial(_ask, feed_forward), with_kwargs=True)
+    if feed_forward is not None:
+        feed_forward.wanted = None
+        feed_forward.register_forward_pre_hook(_wanted_alone)
+        feed_forward.register_forward_hook(_among_all)
 
 
 def _one_sequence(
@@ -189,3 +200,40 @@ def _rows(
         output.last_hidden_state = packing.unpack(output.last_hidden_state)
         if output.past_key_values is not None:
             output.past_key_values = output.past_key_values.rows
+
+
+def _ask(
+    feed_forward: nn.Module | None,
+    decoder: PreTrainedModel,
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tell the last feed-forward which tokens of the sequence are wanted."""
+    inputs = dict(inputs)
+    wanted, packing = inputs.pop("wanted", None), inputs.get("packing")
+    if feed_forward is not None:
+        # Kept until the next batch: checkpointing reads a layer once more, going back.
+        feed_forward.wanted = None
+    if feed_forward is not None and wanted is not None:
+        shape = inputs["inputs_embeds"].shape[:2]
+        numbers = torch.arange(shape.numel(), device=wanted.device).view(shape)
+        numbers = packing.unpack(numbers) if packing else numbers
+        feed_forward.wanted = numbers[wanted].unique(), shape
+    return args, inputs
+
+
+def _wanted_alone(feed_forward: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor | None:
+    if feed_forward.wanted is None:
+        return None
+    tokens, _ = feed_forward.wanted
+    return args[0].flatten(0, 1).index_select(0, tokens)
+
+
+def _among_all(
+    feed_forward: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor
+) -> torch.Tensor | None:
+    if feed_forward.wanted is None:
+        return None
+    tokens, shape = feed_forward.wanted
+    others = output.new_zeros(shape.numel(), output.shape[-1])
+    return others.index_copy(0, tokens, output).unflatten(0, shape)

@@ -1,6 +1,7 @@
 import copy
 import platform
 import resource
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,51 @@ def test_a_row_comes_out_the_same_among_few_and_many(base, recipe):
     layer = next(m for m in linear(load_base(base, recipe)) if isinstance(m, Linear4bit))
     rows = torch.randn(300, layer.in_features)
     among_many = layer(rows)
-    for count in (2, 3, 5, 31):
+    for count in (1, 2, 3, 5, 31):
         assert torch.equal(layer(rows[7 : 7 + count]), among_many[7 : 7 + count])
+
+
+def test_a_copy_computes_the_same(base, recipe):
+    model = load_base(base, recipe)
+    for layer, copied in zip(linear(model), linear(copy.deepcopy(model)), strict=True):
+        rows = torch.randn(4, layer.in_features)
+        torch.testing.assert_close(copied(rows), layer(rows))
+
+
+@pytest.mark.skipif(not cpu.ONEDNN, reason="other products")
+def test_weights_lie_as_they_are_read(base, recipe):
+    def wide(model):
+        quantized = [m for m in linear(model) if isinstance(m, Linear4bit)]
+        return [m.unpacked.weight for m in quantized if m.out_features > m.in_features]
+
+    model = load_base(base, recipe)
+    assert wide(model)
+    assert all(weight.is_mkldnn for weight in wide(model))
+    assert all(weight.T.is_contiguous() for weight in wide(add_lora(model, recipe.lora)))
+
+
+def _kept(kept, tensor):
+    kept.append(tensor)
+    return tensor
+
+
+def test_gated_feed_forwards_keep_what_they_multiply_and_no_more(architecture):
+    gated = [m for m in architecture.load().modules() if hasattr(m, "gate_proj")]
+    if not gated:
+        pytest.skip("has none")
+    for layer in gated:
+        rows = torch.randn(2, 5, layer.gate_proj.in_features, requires_grad=True)
+        given = torch.randn_like(rows)
+        kept: list[torch.Tensor] = []
+        keep = partial(_kept, kept)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            found = layer(rows)
+        wide = {x.data_ptr() for x in kept if x.shape[-1] == layer.gate_proj.out_features}
+        wanted = type(layer).forward(layer, rows)
+        assert len(wide) == 2
+        assert torch.equal(found, wanted)
+        back = [torch.autograd.grad(x, rows, given)[0] for x in (found, wanted)]
+        assert torch.equal(*back)
 
 
 def test_a_merged_adapter_counts(base, recipe):

@@ -101,6 +101,36 @@ def test_no_padding_is_read_and_the_shared_beginning_once(architecture, batch):
     assert read < ids.numel()
 
 
+@pytest.mark.parametrize("shown", [[0, 0, 1], [0, 0, 0]], ids=["two pictures", "one"])
+def test_the_last_feed_forward_reads_what_foretells_answers_alone(
+    architecture, decoders, questions, faces, shown
+):
+    collator = architecture.collator(questions, answers=True)
+    batch = collator.with_answers([faces[i] for i in shown], ANSWERS)
+    model = architecture.tuned().train()
+    last = getattr(language_model(model).get_decoder().layers[-1], "mlp", None)
+    if last is None:
+        pytest.skip("its feed-forward is no module")
+    rows = []
+    last.down_proj.register_forward_pre_hook(
+        lambda _, args: rows.append(args[0].shape[:-1].numel())
+    )
+    found, grads = read(model, batch)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    answered = foretell(model, batch).answered
+    model.zero_grad()
+    output = model(**inputs, logits_to_keep=answered, use_cache=False)
+    functional.cross_entropy(output.logits, batch["labels"][:, 1:][answered[:, :-1]]).backward()
+    # Where all prompts are equal, their last token is read once.
+    assert rows[0] == answered.sum() if len(set(shown)) > 1 else rows[0] < answered.sum()
+    assert rows[-1] > 4 * rows[0]
+    torch.testing.assert_close(found, output.logits, rtol=1e-4, atol=1e-5)
+    expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert grads.keys() == expected.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-3, atol=1e-5)
+
+
 def test_beams_of_a_prompt_are_read_once(architecture, decoders, questions, faces):
     model = architecture.tuned().eval()
     collator = architecture.collator(questions, answers=False)

@@ -249,7 +249,7 @@ def foretell(
         targets, answered = next_tokens(labels)
         # The prompt's last token is the first that foretells a token of the answer.
         place = {"classify_at": answered.int().argmax(1)} if classify else {}
-        output = model(**inputs, logits_to_keep=answered, use_cache=False, **place)
+        output = model(**inputs, logits_to_keep=answered, wanted=answered, use_cache=False, **place)
         logits = output.logits
     class_logits = output.class_logits if classify else None
     return Foretold(logits.float(), targets[answered], answered, class_logits)

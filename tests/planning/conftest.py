@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from src import cpu, packing
+from src.packing import Packing
 from src.planning.machine import GIB
 
 
@@ -24,3 +26,16 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
 
     return see
+
+
+@pytest.fixture
+def unspared(monkeypatch):
+    """Has training do all that the plan counts: what it is spared differs from batch to batch.
+
+    Padding is read, so is what begins all rows, and all tokens by the last feed-forward; and on a
+    CPU a gated one keeps for its gradients what it keeps on a GPU.
+    """
+    monkeypatch.setattr(Packing, "of", lambda *_: None)
+    monkeypatch.setattr(packing, "_wanted_alone", lambda *_: None)
+    monkeypatch.setattr(packing, "_among_all", lambda *_: None)
+    monkeypatch.setattr(cpu, "SiLUActivation", ())

@@ -9,18 +9,13 @@ import pytest
 import torch
 
 from src.models import DTYPES, language_model, load_config
-from src.packing import Packing
 from src.planning.activations import Shape, count_saved, saved
 from src.planning.skeleton import skeleton
 from src.training.collator import foretell
 
 
-def measured(architecture, batch, checkpointing, monkeypatch):
-    """Bytes that the language model saves in a real forward pass of training, on a real batch.
-
-    The batch is read with its padding: the plan is for batches that have none, and share nothing.
-    """
-    monkeypatch.setattr(Packing, "of", lambda *_: None)
+def measured(architecture, batch, checkpointing):
+    """Bytes that the language model saves in a real forward pass of training, on a real batch."""
     model = architecture.tuned().train()
     reader = language_model(model)
     if checkpointing:
@@ -56,12 +51,12 @@ def example_batch(architecture, questions, faces, count):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["whole", "checkpointing"])
-def test_it_is_what_autograd_saves(architecture, questions, faces, checkpointing, monkeypatch):
+def test_it_is_what_autograd_saves(architecture, questions, faces, checkpointing, unspared):
     recipe = architecture.recipe.model_copy(update={"precision": "bf16"})
     architecture = replace(architecture, recipe=recipe)
     batch, shape = example_batch(architecture, questions, faces, 6)
     batch |= {k: v.bfloat16() for k, v in batch.items() if v.is_floating_point()}
-    found = measured(architecture, batch, checkpointing, monkeypatch)
+    found = measured(architecture, batch, checkpointing)
     counted = saved(load_config(architecture.base), recipe, shape, checkpointing).total
     # BLIP-2's OPT also keeps a mask of where a picture is.
     assert counted == pytest.approx(found, rel=0.005)

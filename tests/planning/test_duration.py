@@ -10,7 +10,6 @@ from transformers import Trainer, TrainingArguments
 
 from src import config, cpu
 from src.models import load_config
-from src.packing import Packing
 from src.planning import duration
 from src.planning.lengths import Lengths
 from src.planning.published import Examples
@@ -70,9 +69,9 @@ def test_steps_are_those_of_the_trainer(
     assert trainer.state.global_step == duration.optimizer_steps(training, examples)
 
 
-def test_operations_are_those_that_pytorch_counts(architecture, questions, faces, monkeypatch):
-    # As a batch that has nothing in common would take them: here all four are the same.
-    monkeypatch.setattr(Packing, "of", lambda *_: None)
+def test_operations_are_those_that_pytorch_counts(
+    architecture, questions, faces, monkeypatch, unspared
+):
     # The counter knows PyTorch's own products alone.
     monkeypatch.setattr(cpu, "optimize", lambda *_, **__: None)
     quantization = architecture.recipe.quantization.model_copy(update={"bits": 16})

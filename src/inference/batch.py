@@ -15,9 +15,9 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
+from src import csv_rows
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_file, whole
-from src.readers import common
 from src.readers.webvid import Videos, places, videos_below, with_suffix
 from src.schema import composed
 from src.sources.folder import files_below
@@ -91,7 +91,7 @@ def _media_below(folder: Path) -> list[Path]:
 
 def _from_csv(path: Path, images: Path, limit: int | None) -> list[Row]:
     rows = []
-    for number, row in islice(common.rows(path, (), FILES), limit):
+    for number, row in islice(csv_rows.rows(path, (), FILES), limit):
         if isinstance(row, str):
             raise UserError(f"{path}: row {number}: {row}")
         rows.append(row)

@@ -1,18 +1,13 @@
-"""What the readers of tables and lists share: rows, files named in them, splits and labels."""
+"""What the readers of tables and lists share: files named in them, splits and labels."""
 
-import csv
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from src.errors import UserError
 from src.files import is_file
 from src.schema import spelling
 
-Row = Mapping[str, str]
-
-SURPLUS = "more cells than columns: put quotes around a text with a comma"
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -23,41 +18,6 @@ SPLITS = {
     "valid": "validation",
     "validation": "validation",
 }
-
-
-def rows(
-    table: Path, required: Sequence[str], either: Sequence[str] = ()
-) -> Iterator[tuple[int, Row | str]]:
-    """The rows of a CSV file that hold anything, numbered from 1 without the heading.
-
-    Columns are named in lower case, and what is missing in a row is empty. Of a row with a text
-    beyond the last column, whose cells may be shifted, only that is told.
-
-    Raises:
-        UserError: a required column is missing, or all of which it must have `either`, or the file
-            is no CSV in UTF-8.
-    """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            missing = [name for name in required if name not in reader.fieldnames]
-            if either and not set(either) & set(reader.fieldnames):
-                missing.append(" or ".join(either))
-            if missing:
-                raise UserError(
-                    f"{table}: has no column {missing[0]}; its columns are "
-                    f"{', '.join(reader.fieldnames) or 'none'}"
-                )
-            for number, row in enumerate(reader, start=1):
-                surplus = row.pop(None, [])
-                texts = {k: v.strip() for k, v in row.items()}
-                if any(cell.strip() for cell in surplus):
-                    yield number, SURPLUS
-                elif any(texts.values()):
-                    yield number, texts
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
 
 
 def find(name: str, tops: Iterable[Path], folder: Path) -> Path | str:

@@ -6,9 +6,9 @@ A hypothesis is the question about its picture, and its explanations are the ans
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from src.csv_rows import Row, rows
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES
-from src.readers.common import Row, rows
 from src.records import Raw, Rejected
 from src.schema import Data
 

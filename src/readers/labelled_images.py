@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.csv_rows import rows
 from src.errors import UserError
 from src.files import PICTURE_SUFFIXES, is_file
-from src.readers.common import SPLITS, rows, split_in
+from src.readers.common import SPLITS, split_in
 from src.records import Raw, Region, Rejected
 from src.schema import Data, spelling
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from src.csv_rows import Row, rows
 from src.errors import UserError
-from src.readers.common import SPLITS, Row, find, rows, split_in
+from src.readers.common import SPLITS, find, split_in
 from src.records import Raw, Rejected
 from src.schema import Data
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from src.csv_rows import Row, rows
 from src.errors import UserError
 from src.files import VIDEO_SUFFIXES
-from src.readers.common import Row, one_label, rows, split_in
+from src.readers.common import one_label, split_in
 from src.records import Raw, Rejected
 from src.schema import Data
 

@@ -8,11 +8,12 @@ import hashlib
 import heapq
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import hf_hub_download
 
+from src.csv_rows import SURPLUS, Row, rows
 from src.errors import UserError
 from src.files import repository
 from src.repositories import commit, in_one_line, is_commit
@@ -24,7 +25,6 @@ COLUMNS = ("videoid", "name", "page_dir", "duration", "contentUrl")
 REQUIRED = ("videoid", "name", "contentUrl")
 DEAD_LINKS = "dead_links.csv"  # src/readers/webvid.py passes it by
 
-Row = dict[str, str]
 Drawn = dict[str, list[tuple[str, Row]]]  # the rows of each video, with their tables
 
 
@@ -102,11 +102,15 @@ def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int
     """
     drawn: Drawn = {}
     ranks: list[tuple[int, str]] = []  # negative: the heap gives the greatest digest first
-    read = unusable = 0
+    read = unusable = surplus = 0
     for table, path in tables.items():
-        for row in _rows(path):
+        for _, cells in rows(path, [name.lower() for name in REQUIRED]):
             read += 1
-            if row is None or not _usable(row):
+            if isinstance(cells, str):
+                surplus += 1
+                continue
+            row = {name: cells.get(name.lower(), "") for name in COLUMNS}
+            if not _usable(row):
                 unusable += 1
                 continue
             video = row["videoid"]
@@ -123,32 +127,11 @@ def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int
             drawn[video] = [(table, row)]
     if not drawn:
         raise UserError(
-            f"{', '.join(map(str, tables.values()))}: none of {read} rows has a videoid, a name"
-            " and a contentUrl"
+            f"{', '.join(map(str, tables.values()))}: none of {read} rows is that of a clip:"
+            f" {surplus} have {SURPLUS}; {unusable} lack a videoid, a name or a contentUrl,"
+            " or lead out of the folder of videos"
         )
-    return drawn, read, unusable
-
-
-def _rows(table: Path) -> Iterator[Row | None]:
-    """Its rows; None for one with a text beyond the last column, whose cells may be shifted."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            given = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = [name.lower() for name in given]
-            if missing := [name for name in REQUIRED if name.lower() not in reader.fieldnames]:
-                raise UserError(
-                    f"{table}: has no column {missing[0]}; its columns are "
-                    f"{', '.join(given) or 'none'}"
-                )
-            for row in reader:
-                surplus = any(cell.strip() for cell in row.get(None, []))
-                known = {name: row.get(name.lower(), "").strip() for name in COLUMNS}
-                yield None if surplus else known
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
-    except OSError as error:
-        raise UserError(f"{table}: cannot be read: {error.strerror}; correct tables") from None
+    return drawn, read, unusable + surplus
 
 
 def _usable(row: Row) -> bool:
@@ -180,8 +163,8 @@ def _write(drawn: Drawn, dead: Mapping[str, str], folder: Path) -> None:
     for found in drawn.values():
         for table, row in found:
             tables.setdefault(_flat(table), []).append(row)
-    for name, rows in tables.items():
-        _write_csv(folder / name, COLUMNS, [tuple(row.values()) for row in rows])
+    for name, listed in tables.items():
+        _write_csv(folder / name, COLUMNS, [tuple(row.values()) for row in listed])
     links = [(video, drawn[video][0][1]["contentUrl"], why) for video, why in dead.items()]
     _write_csv(folder / DEAD_LINKS, ("videoid", "contentUrl", "reason"), links)
 

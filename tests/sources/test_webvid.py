@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from src.csv_rows import rows as read_rows
 from src.errors import UserError
 from src.files import read_json
 from src.readers import webvid as reader
-from src.readers.common import rows as read_rows
 from src.records import Raw, Rejected
 from src.schema import WebVid
 from src.sources import clips, webvid
@@ -401,11 +401,15 @@ def test_a_disk_that_is_full_when_the_tables_are_written_is_one_line(fetch, raw,
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"videoid,name\n", "has no column contentUrl; its columns are videoid, name"),
+        (b"videoid,name\n", "has no column contenturl; its columns are videoid, name"),
         (b"", "has no column videoid; its columns are none"),
         (b"videoid,name,contentUrl\n1,\xff,x\n", "is no CSV in UTF-8"),
-        (b"videoid,name,contentUrl\n,,\n", "none of 1 rows has a videoid, a name and a contentUrl"),
-        (None, "cannot be read: No such file or directory; correct tables"),
+        (
+            b"videoid,name,contentUrl\n1,A cat, and a dog,a.mp4\n,A cat,a.mp4\n\n,,\n",
+            "none of 2 rows is that of a clip: 1 have more cells than columns: put quotes around a "
+            "text with a comma; 1 lack a videoid, a name or a contentUrl, or lead out of the ",
+        ),
+        (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_a_table_of_another_form_is_one_line(raw, tmp_path, text, says):

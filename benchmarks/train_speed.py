@@ -7,6 +7,7 @@ are interleaved, so that a machine that slows down slows all of them. Behind it,
 each adapter is asked for the loss of the answers, by the same lines whoever trained it.
 """
 
+import gc
 import resource
 import shutil
 import statistics
@@ -240,6 +241,7 @@ def ours(
 
     What is compiled is compiled anew, and that is measured with the rest.
     """
+    gc.freeze()  # what is imported, as of a stage (src/errors.py)
     data = as_dataset(records)
     if features:
         data = data.select_columns(["id", "label"]).add_column(ROW, list(range(len(records))))

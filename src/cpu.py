@@ -4,15 +4,17 @@
   as products read them fastest.
 - The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, which are slower on AMD's
   processors, and in which a row comes out otherwise where it is one of few.
-- Of a gated feed-forward, what is multiplied is kept for the gradients, and no more.
+- Of a gated feed-forward, the gate and what it lets through are kept for the gradients, and not
+  what comes of each.
 - Memory that is freed stays with the process, for the next tensor.
 - No weight of a quantized model holds on to its file, in which all are unquantized.
 """
 
+import copy
 import ctypes
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +37,7 @@ KEPT_BYTES = 2**30
 # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 LAID_OUT = [torch.float32]
-if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+if ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     LAID_OUT.append(torch.bfloat16)
 ROWS = 256  # for which weights are laid out: what suits a single row is slower with many
 
@@ -65,7 +67,7 @@ def optimize(model: nn.Module, sharded: bool = False) -> None:
 
 
 def prepare_gradients(model: nn.Module) -> None:
-    """Let unpacked weights lie so that the products of both ways are fast, in the same memory.
+    """Let unpacked weights lie so that the products of both ways are fast, in as much memory.
 
     What is laid out for one way must be brought back for the other at each pass. A weight whose
     longer side is contiguous is laid out fast for either.
@@ -136,8 +138,8 @@ class _Unpacked:
     weight: torch.Tensor
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """PyTorch cannot copy what oneDNN laid out, and nothing changes it."""
-        return self
+        """PyTorch cannot copy what oneDNN laid out; nothing writes into it."""
+        return replace(self, packed=copy.deepcopy(self.packed, memo))
 
 
 def _lay_out(weight: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from src.errors import UserError
+from src.errors import UserError, refusal
 
 SURPLUS = "more cells than columns: put quotes around a text with a comma"
 
@@ -27,7 +27,7 @@ def rows(
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True, restval="")
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            missing = [name for name in required if name not in reader.fieldnames]
+            missing = [name for name in required if name.lower() not in reader.fieldnames]
             if either and not set(either) & set(reader.fieldnames):
                 missing.append(" or ".join(either))
             if missing:
@@ -45,4 +45,4 @@ def rows(
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
     except OSError as error:
-        raise UserError(f"{table}: cannot be read: {error.strerror}") from None
+        raise refusal(error) or UserError(f"{table}: cannot be read: {error.strerror}") from None

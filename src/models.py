@@ -210,8 +210,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
             f"lora.targets: the language model has no layer {unknown[0]!r}; "
             f"it has {', '.join(sorted(linear))}"
         )
-    if model.device.type == "cpu":
-        cpu.prepare_gradients(model)
+    cpu.prepare_gradients(model)
     return get_peft_model(model, lora_config(lora, targets, hasattr(model, CLASSIFIER)))
 
 

@@ -58,7 +58,7 @@ class Packing:
         if not torch.is_grad_enabled():
             copies = (rows[1:] == rows[:-1]).flatten(1).all(1) & (lengths[1:] == lengths[:-1])
             new[1:] = ~copies
-        # The only time that the host waits for the device.
+        # Here the host waits for the device, and in `_ask`.
         numbers = torch.stack([begin, lengths.max(), new.sum(), (lengths * new).sum()])
         shared, longest, read, total = numbers.tolist()
         shared = 0 if embeddings.requires_grad else min(shared, longest - 1)
@@ -143,13 +143,15 @@ def pack(decoder: PreTrainedModel) -> None:
     """Let a decoder read its batches so.
 
     Whoever calls it finds what it would find without, but for what stands at padding. Where it is
-    called with `wanted`, booleans (batch, width), that holds for those tokens alone.
+    called with `wanted`, booleans (batch, width), that holds for those tokens alone, and dropout
+    behind the last attention draws for them alone.
     """
     decoder.set_attn_implementation(NAME)
     decoder.register_forward_pre_hook(_one_sequence, with_kwargs=True)
     decoder.register_forward_hook(_rows, with_kwargs=True)
     # In OPT's layers it is no module of its own.
     feed_forward = getattr(decoder.layers[-1], "mlp", None) if len(decoder.layers) else None
+    # Behind the first, whose packing it looks at.
     decoder.register_forward_pre_hook(partial(_ask, feed_forward), with_kwargs=True)
     if feed_forward is not None:
         feed_forward.wanted = None
@@ -236,4 +238,4 @@ def _among_all(
         return None
     tokens, shape = feed_forward.wanted
     others = output.new_zeros(shape.numel(), output.shape[-1])
-    return others.index_copy(0, tokens, output).unflatten(0, shape)
+    return others.index_copy_(0, tokens, output).unflatten(0, shape)

@@ -1,6 +1,7 @@
 import copy
 import platform
 import resource
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -81,8 +82,9 @@ def test_a_row_comes_out_the_same_among_few_and_many(base, recipe):
         assert torch.equal(layer(rows[7 : 7 + count]), among_many[7 : 7 + count])
 
 
-def test_a_copy_computes_the_same(base, recipe):
+def test_a_copy_computes_the_same_and_unpacks_nothing_anew(base, recipe, monkeypatch):
     model = load_base(base, recipe)
+    monkeypatch.delattr(cpu, "_unpack")
     for layer, copied in zip(linear(model), linear(copy.deepcopy(model)), strict=True):
         rows = torch.randn(4, layer.in_features)
         torch.testing.assert_close(copied(rows), layer(rows))
@@ -90,14 +92,21 @@ def test_a_copy_computes_the_same(base, recipe):
 
 @pytest.mark.skipif(not cpu.ONEDNN, reason="other products")
 def test_weights_lie_as_they_are_read(base, recipe):
-    def wide(model):
-        quantized = [m for m in linear(model) if isinstance(m, Linear4bit)]
-        return [m.unpacked.weight for m in quantized if m.out_features > m.in_features]
-
     model = load_base(base, recipe)
-    assert wide(model)
-    assert all(weight.is_mkldnn for weight in wide(model))
-    assert all(weight.T.is_contiguous() for weight in wide(add_lora(model, recipe.lora)))
+    layers = [m for m in linear(model) if isinstance(m, Linear4bit)]
+    assert all(layer.unpacked.weight.is_mkldnn for layer in layers)
+    add_lora(model, recipe.lora)
+    assert not any(layer.unpacked.weight.is_mkldnn for layer in layers)
+    wide = [m.unpacked.weight for m in layers if m.out_features > m.in_features]
+    assert wide
+    assert all(weight.T.is_contiguous() for weight in wide)
+
+
+def test_without_onednn_weights_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    alone = runpy.run_path(cpu.__file__)
+    assert alone["_lay_out"](weight := torch.ones(2, 3)) is weight
 
 
 def _kept(kept, tensor):
@@ -136,8 +145,15 @@ def test_a_merged_adapter_counts(base, recipe):
 
 
 def test_no_rows_make_none(base, recipe):
-    for layer in linear(load_base(base, recipe)):
-        assert layer(torch.empty(0, layer.in_features)).shape == (0, layer.out_features)
+    model = load_base(base, recipe)
+    for prepare in (lambda model: None, cpu.prepare_gradients):
+        prepare(model)
+        for layer in linear(model):
+            none = torch.empty(0, layer.in_features, requires_grad=True)
+            found = layer(none)
+            found.sum().backward()
+            assert found.shape == (0, layer.out_features)
+            assert none.grad.shape == none.shape
 
 
 def test_what_is_trained_later_gets_its_gradients(base, recipe):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from peft import PeftModel
 
+from src.cpu import prepare_gradients
 from src.explain import gallery, maps, scores
 from src.explain.targets import Explained, WordLikelihoods, named_by_head, scored
 from src.files import whole, write_json
@@ -31,6 +32,7 @@ def run(recipe: Recipe, params: Params) -> None:
     records = _records(recipe, chosen)
     base = Path("models/base") / recipe.base
     model = load_tuned(base, Path("models/adapters") / recipe.name, recipe)
+    prepare_gradients(model)
     collator = load_collator(recipe, answers=True)
     found, covered = _maps(model, collator, records, chosen, params)
     regions = [record["regions"] for record in records]

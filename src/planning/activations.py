@@ -7,8 +7,9 @@ alike: those of two and of three are enough to know all of them.
 
 Attention is the fused kernel, which keeps queries, keys, values, its output and a number a row (Dao
 et al. 2022, https://arxiv.org/abs/2205.14135), with a mask, as a padded batch has it. The last
-feed-forward is counted with all tokens, of which training reads the answer's alone. Autocast is
-that of a CPU; a GPU's also keeps layer norms in fp32, which OPT has and the others have not.
+feed-forward is counted with all tokens, of which training reads the answer's alone where it is a
+module of its own (OPT's is none). Autocast is that of a CPU; a GPU's also keeps layer norms in
+fp32, which OPT has and the others have not. A CPU keeps less of a gated feed-forward (src/cpu.py).
 """
 
 from dataclasses import dataclass

@@ -4,9 +4,9 @@ A pass of a model of P weights in matrices over T tokens is 2 P T floating-point
 et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1), and its attention 4 T^2 d a layer. Of a
 frozen model the backward pass computes gradients of activations alone, which is as much again, and
 not twice as much; only the adapter's own weights have a gradient as well, and checkpointing adds a
-second forward pass. The head reads the answer's tokens, as does the last feed-forward, which is
-counted with all; the vision tower goes forward alone, and once where its features are kept. An
-encoder-decoder's halves read a prompt and an answer each.
+second forward pass. The head reads the answer's tokens, as does the last feed-forward of most,
+which is counted with all; the vision tower goes forward alone, and once where its features are
+kept. An encoder-decoder's halves read a prompt and an answer each.
 
 The time of a pass is the longest of three: its operations at SHARE of CARD's matrix rate; bringing
 every weight from memory at its bandwidth, which for 4-bit is to read half a byte, to write and to

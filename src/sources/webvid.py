@@ -36,15 +36,15 @@ def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
     download breaks off stays in .downloads of the repository, and the next call goes on from there.
 
     Returns:
-        Where the tables come from, how many rows they have and how many of them can be no clip, how
-        many clips were drawn, came and are dead.
+        Where the tables come from, how many rows hold anything and how many of those can be no
+        clip, how many clips were drawn, came and are dead.
 
     Raises:
         UserError: a table that cannot be had or read, no connection, a full disk, or not one video.
     """
     with download.place("webvid") as place:
         revision, tables = _tables(source)
-        drawn, rows, unusable = _draw(tables, source.clips, seed)
+        drawn, read, unusable = _draw(tables, source.clips, seed)
         links = {video: found[0][1]["contentUrl"] for video, found in drawn.items()}
         brought = bring_all(links, place)
         dead = {video: why for video, why in brought.items() if isinstance(why, str)}
@@ -59,7 +59,7 @@ def fetch(source: WebVid, folder: Path, seed: int) -> dict[str, object]:
         "dataset": source.dataset,
         "revision": revision,
         "tables": source.tables,
-        "rows": rows,
+        "rows": read,
         "unusable": unusable,
         "clips": len(drawn),
         "downloaded": len(drawn) - len(dead),
@@ -104,7 +104,7 @@ def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int
     ranks: list[tuple[int, str]] = []  # negative: the heap gives the greatest digest first
     read = unusable = surplus = 0
     for table, path in tables.items():
-        for _, cells in rows(path, [name.lower() for name in REQUIRED]):
+        for _, cells in rows(path, REQUIRED):
             read += 1
             if isinstance(cells, str):
                 surplus += 1
@@ -126,11 +126,13 @@ def _draw(tables: Mapping[str, Path], clips: int, seed: int) -> tuple[Drawn, int
             heapq.heappush(ranks, (-rank, video))
             drawn[video] = [(table, row)]
     if not drawn:
-        raise UserError(
-            f"{', '.join(map(str, tables.values()))}: none of {read} rows is that of a clip:"
-            f" {surplus} have {SURPLUS}; {unusable} lack a videoid, a name or a contentUrl,"
-            " or lead out of the folder of videos"
-        )
+        faults = {
+            SURPLUS: surplus,
+            "no videoid, name or contentUrl, or a path out of the folder of videos": unusable,
+        }
+        told = ["none of their rows is a clip's"]
+        told += [f"{count} with {fault}" for fault, count in faults.items() if count]
+        raise UserError(f"{', '.join(map(str, tables.values()))}: {'; '.join(told)}")
     return drawn, read, unusable + surplus
 
 

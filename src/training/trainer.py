@@ -1,6 +1,5 @@
 """Fine-tuning with the field's trainers: hyperparameters, checkpoints, resuming."""
 
-import gc
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -127,7 +126,6 @@ def fit(
             f"{last}: written {'with' if sharded(last) else 'without'} sharding; go on as it was "
             f"started, or delete {last.parent} to start anew"
         )
-    gc.freeze()  # what is loaded is no garbage, and takes long to look through
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except torch.OutOfMemoryError:
@@ -137,8 +135,6 @@ def fit(
             "from what is trained, or lower batch_size and raise gradient_accumulation by as much, "
             "which begins anew; `python -m tools.plan` says what a recipe takes"
         ) from None
-    finally:
-        gc.unfreeze()
     best = trainer.state.best_model_checkpoint
     # The trainer only logs it, and would leave the last weights as if they were the best.
     if arguments.load_best_model_at_end and is_first() and not (best and Path(best).is_dir()):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from src import cpu
 from src.explain import maps, scores
 from src.explain import run as explain
 from src.explain.gallery import ACROSS, FRAMES, GAP, SMALL_SIDE, shown
@@ -123,6 +124,15 @@ def test_a_batch_that_the_memory_is_too_small_for_is_halved(explained, videos, m
     assert set(sizes) == {3, 1}
     assert scores["n"] == len(entries) == 4
     assert sorted(len(entry["words"]) for entry in entries) == [0, 2, 3, 12]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its weights are not unpacked")
+def test_weights_lie_as_gradients_need_them(explained, videos, monkeypatch):
+    read, weight_of = [], cpu._quantized_weight
+    monkeypatch.setattr(cpu, "_quantized_weight", lambda m: read.append(weight_of(m)) or read[-1])
+    explained("video_qwen2vl", videos, ["a red circle", "it grows.", LONG, ""])
+    assert read
+    assert not any(weight.is_mkldnn for weight in read)
 
 
 def test_the_tower_is_drawn_anew_once_for_all_batches(explained, videos, monkeypatch):

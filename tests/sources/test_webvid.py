@@ -401,13 +401,13 @@ def test_a_disk_that_is_full_when_the_tables_are_written_is_one_line(fetch, raw,
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"videoid,name\n", "has no column contenturl; its columns are videoid, name"),
+        (b"videoid,name\n", "has no column contentUrl; its columns are videoid, name"),
         (b"", "has no column videoid; its columns are none"),
         (b"videoid,name,contentUrl\n1,\xff,x\n", "is no CSV in UTF-8"),
         (
             b"videoid,name,contentUrl\n1,A cat, and a dog,a.mp4\n,A cat,a.mp4\n\n,,\n",
-            "none of 2 rows is that of a clip: 1 have more cells than columns: put quotes around a "
-            "text with a comma; 1 lack a videoid, a name or a contentUrl, or lead out of the ",
+            "none of their rows is a clip's; 1 with more cells than columns: put quotes around a "
+            "text with a comma; 1 with no videoid, name or contentUrl, or a path out of the folder",
         ),
         (None, "cannot be read: No such file or directory"),
     ],

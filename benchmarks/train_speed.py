@@ -261,6 +261,7 @@ def ours(
             setattr(asked, key, value)
         asked.eval_strategy, asked.load_best_model_at_end = "no", False
         log = trainer.fit(model, collator, data, None, asked)
+    gc.unfreeze()
     # Of its steps, as the others are measured.
     return next(entry["train_runtime"] for entry in log if "train_runtime" in entry), model
 

@@ -45,4 +45,5 @@ def rows(
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: is no CSV in UTF-8: {error}; save it anew") from None
     except OSError as error:
-        raise refusal(error) or UserError(f"{table}: cannot be read: {error.strerror}") from None
+        why = f"cannot be read: {error.strerror}; correct its name"
+        raise refusal(error) or UserError(f"{table}: {why}") from None

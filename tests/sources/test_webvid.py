@@ -409,7 +409,7 @@ def test_a_disk_that_is_full_when_the_tables_are_written_is_one_line(fetch, raw,
             "none of their rows is a clip's; 1 with more cells than columns: put quotes around a "
             "text with a comma; 1 with no videoid, name or contentUrl, or a path out of the folder",
         ),
-        (None, "cannot be read: No such file or directory"),
+        (None, "cannot be read: No such file or directory; correct its name"),
     ],
 )
 def test_a_table_of_another_form_is_one_line(raw, tmp_path, text, says):

@@ -2,10 +2,12 @@
 
 - 4-bit weights are unpacked once, where memory has room for all of them, not at each pass, and lie
   as products read them fastest.
-- The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, which are slower on AMD's
-  processors, and in which a row comes out otherwise where it is one of few.
-- Of a gated feed-forward, the gate and what it lets through are kept for the gradients, and not
-  what comes of each.
+- The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, in which a row comes out
+  otherwise where it is one of few, and which know no AVX-512 on AMD's processors. Where a processor
+  has none, they are faster in training.
+- Of a gated feed-forward two tensors are kept for the gradients, from which they are single
+  products.
+- QuickGELU is made a part at a time, which stays in the processor's cache.
 - Memory that is freed stays with the process, for the next tensor.
 - No weight of a quantized model holds on to its file, in which all are unquantized.
 """
@@ -25,7 +27,7 @@ from accelerate import PartialState
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
-from transformers.activations import SiLUActivation
+from transformers.activations import QuickGELUActivation, SiLUActivation
 
 ROOM = 0.25  # of the memory that is available: what unpacked weights may take
 CONTAINER = (
@@ -39,6 +41,9 @@ ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_availabl
 LAID_OUT = [torch.float32]
 if ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     LAID_OUT.append(torch.bfloat16)
+# Wider than what PyTorch's own products use on AMD's processors.
+AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+PART = 2**19  # numbers, of which a few such tensors find room in a processor's cache
 ROWS = 256  # for which weights are laid out: what suits a single row is slower with many
 
 
@@ -64,6 +69,10 @@ def optimize(model: nn.Module, sharded: bool = False) -> None:
             module.forward = partial(_unquantized, module)
         elif hasattr(module, "gate_proj") and isinstance(module.act_fn, SiLUActivation):
             module.forward = partial(_gated, module)
+        elif hasattr(module, "variance_epsilon"):
+            module.forward = partial(_normalized, module)
+        elif isinstance(module, QuickGELUActivation):
+            module.forward = _quick_gelu
 
 
 def prepare_gradients(model: nn.Module) -> None:
@@ -76,7 +85,18 @@ def prepare_gradients(model: nn.Module) -> None:
         if kept := getattr(layer, "unpacked", None):
             weight = kept.weight.to_dense()
             outputs, inputs = weight.shape
-            kept.weight = weight.T.contiguous().T if outputs > inputs else weight
+            turn = ONEDNN and AVX512 and outputs > inputs
+            kept.weight = weight.T.contiguous().T if turn else weight
+
+
+def lay_out(model: nn.Module) -> None:
+    """Let all weights of a model that only computes lie as products read them.
+
+    It can be neither copied nor saved, and has no gradients.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight.dtype == torch.float32:
+            module.weight = nn.Parameter(_lay_out(module.weight.data), requires_grad=False)
 
 
 def _available() -> float:
@@ -110,8 +130,11 @@ def _unpack(layer: Linear4bit) -> torch.Tensor:
 def _quantized(layer: Linear4bit, rows: torch.Tensor) -> torch.Tensor:
     if _trained(layer):
         return Linear4bit.forward(layer, rows)
-    weight = partial(_quantized_weight, layer)
-    return _Product.apply(rows.to(layer.compute_dtype), weight, layer.bias).to(rows.dtype)
+    weight, cast = partial(_quantized_weight, layer), rows.to(layer.compute_dtype)
+    kept = getattr(layer, "unpacked", None)
+    if not (ONEDNN and AVX512) and kept and not kept.weight.is_mkldnn:
+        return nn.functional.linear(cast, weight(), layer.bias).to(rows.dtype)
+    return _Product.apply(cast, weight, layer.bias).to(rows.dtype)
 
 
 def _unquantized(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
@@ -183,17 +206,58 @@ def _gated(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
 class _Gated(torch.autograd.Function):
     """SiLU of the gate (..., channels), times what it lets through, of the same shape.
 
-    The gate's SiLU is made again for the gradients, as Liger Kernel does (Hsu et al. 2024,
-    https://arxiv.org/abs/2410.10989).
+    What is kept are the derivatives by both, as many tensors as came in.
     """
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, let_through: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(gate, let_through)
-        return nn.functional.silu(gate).mul_(let_through)
+        if not any(ctx.needs_input_grad):
+            return nn.functional.silu(gate).mul_(let_through)
+        sigmoid = torch.sigmoid(gate)
+        silu = gate * sigmoid
+        # The derivative of SiLU is sigmoid + silu (1 - sigmoid).
+        by_gate = sigmoid.lerp_(sigmoid.new_ones(()), silu).mul_(let_through)
+        ctx.save_for_backward(by_gate, silu)
+        return silu * let_through
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        gate, let_through = ctx.saved_tensors
-        back = torch.ops.aten.silu_backward(gradient * let_through, gate)
-        return back, nn.functional.silu(gate).mul_(gradient)
+        by_gate, silu = ctx.saved_tensors
+        return gradient * by_gate, gradient * silu
+
+
+def _normalized(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    if rows.dtype != torch.float32 or module.weight.requires_grad:
+        return type(module).forward(module, rows)
+    return _RMSNorm.apply(rows, module.weight, module.variance_epsilon)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Rows (..., channels) by their root mean square (https://arxiv.org/abs/1910.07467).
+
+    Its gradients are made of the rows that come out, in a third of the passes of autograd's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, least: float) -> torch.Tensor:
+        factor = torch.rsqrt(rows.pow(2).mean(-1, keepdim=True) + least)
+        normal = rows * factor
+        ctx.save_for_backward(normal, factor, weight)
+        return weight * normal
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        normal, factor, weight = ctx.saved_tensors
+        back = gradient * weight
+        along = (back * normal).mean(-1, keepdim=True)
+        return back.addcmul_(normal, along, value=-1).mul_(factor), None, None
+
+
+def _quick_gelu(inputs: torch.Tensor) -> torch.Tensor:
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        return inputs * torch.sigmoid(1.702 * inputs)
+    found = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+    flat = inputs.reshape(-1), found.view(-1)
+    for part, place in zip(*(all_of.split(PART) for all_of in flat), strict=True):
+        torch.mul(part, 1.702, out=place).sigmoid_().mul_(part)
+    return found

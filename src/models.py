@@ -117,6 +117,8 @@ def load_base(
     model.requires_grad_(False)
     if model.device.type == "cpu":
         cpu.optimize(model, sharded=bool(recipe.train.sharding))
+        if not language:
+            cpu.lay_out(family.vision(model))
     return model.eval()
 
 

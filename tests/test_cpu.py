@@ -10,8 +10,10 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.activations import QuickGELUActivation
 
 from src import cpu
+from src.families.qwen2_vl import vision
 from src.models import add_lora, load_base
 from src.training.collator import foretell
 from tests.conftest import small_base
@@ -28,12 +30,24 @@ def linear(model):
 def test_layers_make_of_rows_and_gradients_what_they_made(architecture):
     layers = linear(architecture.load())
     assert any(isinstance(layer, Linear4bit) for layer in layers)
+    compare(layers)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_so_do_those_prepared_for_gradients_whatever_the_processor(architecture, monkeypatch, wide):
+    monkeypatch.setattr(cpu, "AVX512", wide)
+    model = architecture.load()
+    cpu.prepare_gradients(model)
+    compare([layer for layer in linear(model) if isinstance(layer, Linear4bit)])
+
+
+def compare(layers):
     torch.manual_seed(0)
     for layer in layers:
         rows = torch.randn(2, 5, layer.in_features, requires_grad=True)
         given = torch.randn(2, 5, layer.out_features)
         found, wanted = layer(rows), type(layer).forward(layer, rows)
-        assert type(found.grad_fn) is not type(wanted.grad_fn)
+        assert "MatMul4Bit" not in type(found.grad_fn).__name__
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         back = [torch.autograd.grad(x, rows, given)[0] for x in (found, wanted)]
         torch.testing.assert_close(*back, rtol=1e-4, atol=1e-5)
@@ -91,7 +105,8 @@ def test_a_copy_computes_the_same_and_unpacks_nothing_anew(base, recipe, monkeyp
 
 
 @pytest.mark.skipif(not cpu.ONEDNN, reason="other products")
-def test_weights_lie_as_they_are_read(base, recipe):
+def test_weights_lie_as_they_are_read(base, recipe, monkeypatch):
+    monkeypatch.setattr(cpu, "AVX512", True)
     model = load_base(base, recipe)
     layers = [m for m in linear(model) if isinstance(m, Linear4bit)]
     assert all(layer.unpacked.weight.is_mkldnn for layer in layers)
@@ -128,9 +143,47 @@ def test_gated_feed_forwards_keep_what_they_multiply_and_no_more(architecture):
         wide = {x.data_ptr() for x in kept if x.shape[-1] == layer.gate_proj.out_features}
         wanted = type(layer).forward(layer, rows)
         assert len(wide) == 2
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        with torch.no_grad():
+            assert torch.equal(layer(rows), wanted)
+        back = [torch.autograd.grad(x, rows, given)[0] for x in (found, wanted)]
+        torch.testing.assert_close(*back, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_are_to_the_bit_what_they_were_and_so_about_are_gradients(architecture):
+    norms = [m for m in architecture.load().modules() if hasattr(m, "variance_epsilon")]
+    if not norms:
+        pytest.skip("has none")
+    torch.manual_seed(0)
+    for norm in norms:
+        nn.init.normal_(norm.weight)
+        rows = torch.randn(2, 5, len(norm.weight), requires_grad=True)
+        given = torch.randn_like(rows)
+        found, wanted = norm(rows), type(norm).forward(norm, rows)
+        assert type(found.grad_fn) is not type(wanted.grad_fn)
         assert torch.equal(found, wanted)
         back = [torch.autograd.grad(x, rows, given)[0] for x in (found, wanted)]
-        assert torch.equal(*back)
+        torch.testing.assert_close(*back, rtol=1e-4, atol=1e-5)
+        half = rows.detach().bfloat16()
+        assert torch.equal(norm(half), type(norm).forward(norm, half))
+
+
+def test_quick_gelu_is_to_the_bit_what_it_was(monkeypatch):
+    monkeypatch.setattr(cpu, "PART", 32)  # whole vectors: a vector's rest is rounded otherwise
+    known = QuickGELUActivation()
+    cpu.optimize(made := QuickGELUActivation())
+    for inputs in (torch.randn(3, 16), torch.randn(16, 4).T, torch.randn(3, 16).bfloat16()):
+        assert torch.equal(made(inputs), known(inputs))
+    inputs = torch.randn(3, 5, requires_grad=True)
+    back = [torch.autograd.grad(layer(inputs).sum(), inputs)[0] for layer in (made, known)]
+    assert torch.equal(*back)
+
+
+@pytest.mark.skipif(not cpu.ONEDNN, reason="other products")
+def test_a_tower_read_alone_keeps_its_weights_as_they_are_read(base, recipe):
+    tower = linear(vision(load_base(base, recipe, language=False)))
+    assert tower
+    assert all(layer.weight.is_mkldnn for layer in tower)
 
 
 def test_a_merged_adapter_counts(base, recipe):

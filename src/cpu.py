@@ -4,7 +4,7 @@
   as products read them fastest.
 - The products of fp32 are oneDNN's. PyTorch's own are MKL's on x86, in which a row comes out
   otherwise where it is one of few, and which know no AVX-512 on AMD's processors. Where a processor
-  has none, they are faster in training.
+  has none, they are faster in training, and serve where gradients are wanted.
 - Of a gated feed-forward two tensors are kept for the gradients, from which they are single
   products.
 - QuickGELU is made a part at a time, which stays in the processor's cache.
@@ -132,7 +132,8 @@ def _quantized(layer: Linear4bit, rows: torch.Tensor) -> torch.Tensor:
         return Linear4bit.forward(layer, rows)
     weight, cast = partial(_quantized_weight, layer), rows.to(layer.compute_dtype)
     kept = getattr(layer, "unpacked", None)
-    if not (ONEDNN and AVX512) and kept and not kept.weight.is_mkldnn:
+    trains = torch.is_grad_enabled() and kept and not kept.weight.is_mkldnn
+    if trains and not (ONEDNN and AVX512):
         return nn.functional.linear(cast, weight(), layer.bias).to(rows.dtype)
     return _Product.apply(cast, weight, layer.bias).to(rows.dtype)
 

@@ -20,7 +20,9 @@ def measured(architecture, batch, checkpointing):
     reader = language_model(model)
     if checkpointing:
         reader.activation_checkpointing_enable({"use_reentrant": False})
-    weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    unpacked = [m.unpacked.weight for m in model.modules() if hasattr(m, "unpacked")]
+    held = [t for t in (*model.parameters(), *model.buffers(), *unpacked) if not t.is_mkldnn]
+    weights = {tensor.untyped_storage()._cdata for tensor in held}
     kept = {}
 
     def keep(tensor):

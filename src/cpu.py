@@ -8,14 +8,14 @@
 - Of a gated feed-forward two tensors are kept for the gradients, from which they are single
   products.
 - QuickGELU is made a part at a time, which stays in the processor's cache.
-- Memory that is freed stays with the process, for the next tensor.
+- Memory that is freed stays with the process, for the next tensor, but not while a model is loaded.
 - No weight of a quantized model holds on to its file, in which all are unquantized.
 """
 
 import copy
 import ctypes
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,8 @@ CONTAINER = (
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",  # of older kernels
 )
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
-KEPT_BYTES = 2**30
+GIVEN_BACK = 2**20  # bytes: so large memory is given back as soon as it is freed
+KEPT = 2**30, 2**25  # and this is kept; old versions of glibc refuse the first
 # Where PyTorch has MKL, it takes oneDNN only for 16 bits by itself.
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 LAID_OUT = [torch.float32]
@@ -47,13 +48,23 @@ PART = 2**19  # numbers, of which a few such tensors find room in a processor's 
 ROWS = 256  # for which weights are laid out: what suits a single row is slower with many
 
 
+def prepare_loading() -> None:
+    """Give freed memory back until `optimize` is called.
+
+    On the way to 4-bit weights many tensors are made and freed. What glibc keeps of them was
+    anything up to the size of the weights, from run to run, and too scattered to be used again.
+    """
+    _keep_memory([GIVEN_BACK])
+
+
 def optimize(model: nn.Module, sharded: bool = False) -> None:
     """Make a frozen model on the CPU faster, whatever is done with it.
 
     Layers that are unfrozen later compute as they always did. Of a model that is to be `sharded`
     over processes none keeps all weights unpacked.
     """
-    _keep_memory()
+    # Or each large tensor is new memory, whose pages the kernel clears at their first use.
+    _keep_memory(KEPT)
     quantized = [m for m in model.modules() if isinstance(m, Linear4bit)]
     if quantized:
         _let_go_of_file(model)
@@ -106,13 +117,13 @@ def _available() -> float:
     return min([psutil.virtual_memory().available, *map(int, limits)])
 
 
-def _keep_memory() -> None:
-    """Or each large tensor is new memory, whose pages the kernel clears at their first use."""
+def _keep_memory(sizes: Sequence[int]) -> None:
+    """Of tensors of less than the first of these sizes that is accepted, in bytes."""
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        # Some versions refuse so large a threshold, and go on growing their own.
-        if mallopt(MMAP_THRESHOLD, KEPT_BYTES):
-            mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        kept = next((size for size in sizes if mallopt(MMAP_THRESHOLD, size)), None)
+        if kept:
+            mallopt(TRIM_THRESHOLD, kept)
 
 
 def _let_go_of_file(model: nn.Module) -> None:

@@ -98,12 +98,15 @@ def load_base(
         family.without_vision(config)
     if not language:
         family.without_language(config)
+    on = on or device()
+    if on.type == "cpu":
+        cpu.prepare_loading()
     model = _load(
         base,
         family.WITH_CLASSIFIER if classes else AutoModelForImageTextToText,
         config=config,
         dtype=DTYPES[recipe.precision],
-        device_map={"": on or device()},
+        device_map={"": on},
         # The layers of the language model are all that is quantized.
         quantization_config=quantization_config(recipe, family) if language else None,
         use_safetensors=True,
@@ -115,7 +118,7 @@ def load_base(
     if not config.is_encoder_decoder:
         packing.pack(language_model(model).get_decoder())
     model.requires_grad_(False)
-    if model.device.type == "cpu":
+    if on.type == "cpu":
         cpu.optimize(model, sharded=bool(recipe.train.sharding))
         if not language:
             cpu.lay_out(family.vision(model))

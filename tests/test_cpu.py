@@ -2,9 +2,12 @@ import copy
 import platform
 import resource
 import runpy
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -12,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.activations import QuickGELUActivation
 
-from src import cpu
+from src import cpu, models
 from src.families.qwen2_vl import vision
 from src.models import add_lora, load_base
 from src.training.collator import foretell
@@ -235,6 +238,33 @@ def test_the_file_of_the_weights_is_let_go(params, recipe, tmp_path):
     model = load_base(folder, recipe)
     assert str(folder) not in Path("/proc/self/maps").read_text()
     assert model.num_parameters() > 0  # it is still there
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another way to get memory")
+def test_memory_that_is_freed_while_a_model_is_loaded_is_given_back(base, recipe):
+    # What a process has freed before decides what it keeps, so this is a new one.
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        *before, weights = alone.submit(_given_back, base, recipe).result()
+    assert max(before) < 50 * 2**20  # by default little is
+    assert weights > 150 * 2**20
+
+
+def _given_back(base, recipe):
+    load, sizes = models._load, []
+    torch.ones(2**22)  # once such a size is freed, glibc keeps the next
+
+    def make_and_free(*args, **options):
+        made = [(torch.ones(2**20), torch.ones(2**17)) for _ in range(50)]
+        stays = [small for _, small in made]
+        before = psutil.Process().memory_info().rss
+        del made
+        sizes.append(before - psutil.Process().memory_info().rss)
+        del stays
+        return load(*args, **options)
+
+    models._load = make_and_free
+    load_base(base, recipe)
+    return sizes
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another way to get memory")

@@ -5,6 +5,7 @@ Each has a GPU of its own; where there is none, all share the CPU.
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,12 +24,13 @@ from transformers.utils import logging as transformers_logging
 
 from src import gpus
 from src.errors import UserError, refusal
-from src.files import read_json
+from src.files import read_json, whole
 
 # Others wait so long for one that downloads or measures.
 PATIENCE = timedelta(hours=12)
 Batch = TypeVar("Batch")
 RUN_ID = "vlm-recipes"  # by which a process knows that `spread` started it
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a launcher reads what its process raised
 
 
 def spread(count: int, work: Callable[[], None]) -> None:
@@ -91,17 +93,20 @@ def _launch(count: int, visible: list[str]) -> None:
 
 def _explain(failed: ChildFailedError, logs: Path) -> NoReturn:
     """Raise what a process raised: a UserError before what others said when it was gone."""
-    said = [read_json(file)["message"] for file in sorted(logs.rglob("error.json"))]
+    files = sorted(logs.rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
+    said = [read_json(file)["message"] for file in files]
     name = f"{UserError.__name__}: "
     for message in said:
         if message["message"].startswith(name):
             raise UserError(message["message"].removeprefix(name)) from None
-    # One that was killed comes before those who lost it, and may have said so sooner.
-    killed = [(rank, failure) for rank, failure in failed.failures.items() if failure.exitcode < 0]
-    rank, failure = killed[0] if killed else failed.get_first_failure()
-    if isinstance(failure.message, str):
-        raise UserError(f"process {rank} ended: {failure.message}") from None
-    sys.exit(failure.message["extraInfo"]["py_callstack"])
+    # One that was killed comes before those who lost it, and may have said so sooner; the launcher
+    # itself ends with SIGTERM whoever is left.
+    ended = {rank: failure for rank, failure in failed.failures.items() if failure.exitcode < 0}
+    killed = [rank for rank, failure in ended.items() if failure.exitcode != -signal.SIGTERM]
+    if said and not killed:
+        sys.exit(said[0]["extraInfo"]["py_callstack"])
+    rank, failure = (killed[0], ended[killed[0]]) if killed else failed.get_first_failure()
+    raise UserError(f"process {rank} ended: {failure.message}") from None
 
 
 def _take_part(work: Callable[[], None]) -> None:
@@ -115,12 +120,20 @@ def _take_part(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        get_error_handler().record_exception(refusal(error) or error)
+        _record(refusal(error) or error)
         if os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID:
             # `spread` says it, once. At once, or it would wait for others who wait for it.
             os._exit(1)
         raise
     state.destroy_process_group()
+
+
+def _record(error: Exception) -> None:
+    """Tell the launcher, in one piece: it reads, and may end this process meanwhile."""
+    if ERROR_FILE in os.environ:
+        with whole(Path(os.environ[ERROR_FILE])) as beside:
+            os.environ[ERROR_FILE] = str(beside)
+            get_error_handler().record_exception(error)
 
 
 def is_first() -> bool:

@@ -105,3 +105,45 @@ def test_of_several_gpus_a_run_alone_sees_as_many_as_it_needs(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("RuntimeError: a fault of ours")
+
+
+FAULTS = """
+import json, os, signal, time
+from src import processes
+from src.errors import one_line
+def die(said, file):
+    file.write(json.dumps(said)[:9])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+def work():
+    if os.environ["RANK"] == os.environ["FAULTY"]:
+        if "HALF" in os.environ:
+            json.dump = die
+        raise RuntimeError("a fault of ours")
+    time.sleep(100)
+one_line(processes.spread)(2, work)
+"""
+
+
+def faulty(folder, **variables):
+    (folder / "script.py").write_text(FAULTS)
+    env = {k: v for k, v in os.environ.items() if k != "RANK"}
+    env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(folder / "script.py")]
+    done = subprocess.run(command, env=env | variables, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1
+    assert not list(folder.glob("processes-*"))
+    return done.stderr.rstrip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_one_process_raised_is_said_and_not_how_the_other_was_ended(tmp_path, rank):
+    assert faulty(tmp_path, FAULTY=rank) == "RuntimeError: a fault of ours"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_says_what_it_raised(tmp_path):
+    """The launcher ends with a signal whoever is left, and then reads what they said."""
+    said = faulty(tmp_path, FAULTY="1", HALF="1")
+    assert said.startswith("error: process 1 ended: Signal 9 (SIGKILL)")
